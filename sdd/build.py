@@ -1,0 +1,139 @@
+"""A config -> the parts of a run: mesh, task, model, method, optimizer and the jitted functions."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from sdd import lookup, sampling
+from sdd import mesh as mesh_lib
+from sdd.config import ConfigError, OptimizerConfig, RunConfig, SamplingConfig, check_lengths
+from sdd.model import Model
+from sdd.model import make as make_model
+from sdd.sampling import Sampler
+from sdd.steps.base import LossBatch, StepDef, make_train_step
+from sdd.tasks.base import Task
+from sdd.types import TrainState
+
+
+class Parts(NamedTuple):
+    """Attributes:
+    mesh: the device mesh.
+    task: examples, prompts and the verifier.
+    step: the method.
+    model: the decoder.
+    optimizer: the optax transformation, with its schedule.
+    schedule: ``count of updates -> learning rate``.
+    train_step: ``(state, batch) -> (state, metrics)``.
+    sampler: draws the rollouts that are trained on.
+    eval_sampler: ``num_samples -> Sampler`` for evaluation.
+    """
+
+    mesh: Mesh
+    task: Task
+    step: StepDef
+    model: Model
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    train_step: Callable[[TrainState, LossBatch], tuple[TrainState, dict[str, Any]]]
+    sampler: Sampler
+    eval_sampler: Callable[[int], Sampler]
+
+
+def make_task(config: RunConfig, data_dir: Path) -> Task:
+    """The task of a config; its data is prepared in ``data_dir`` when it is not there yet."""
+    module = lookup.resolve(config.task.name)
+    return module.make(config.task.options, str(data_dir), config.seed)
+
+
+def make_parts(config: RunConfig, data_dir: Path) -> Parts:
+    """Builds everything; nothing is compiled yet.
+
+    Raises:
+      ConfigError: sizes that do not fit the task or the mesh.
+    """
+    mesh = mesh_lib.make_mesh(config.mesh)
+    check_mesh(config, mesh)
+    task = make_task(config, data_dir)
+    teacher_length = task.demonstration_context_length
+    check_lengths(config, task.context_length, task.response_length, teacher_length)
+    step = lookup.resolve(config.step.name).make(config.step.options)
+    model = make_model(config.model, task.tokenizer.vocab_size)
+    optimizer, schedule = make_optimizer(
+        config.optimizer, config.train.num_steps * config.train.updates_per_batch
+    )
+
+    def sampler(filters: SamplingConfig, group_size: int) -> Sampler:
+        return sampling.make(
+            model,
+            filters,
+            group_size=group_size,
+            max_tokens=task.response_length,
+            stop_ids=tuple(task.tokenizer.stop_ids),
+        )
+
+    filters = SamplingConfig(
+        config.eval.temperature, config.eval.top_k, config.eval.top_p, config.eval.min_p
+    )
+    return Parts(
+        mesh=mesh,
+        task=task,
+        step=step,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        train_step=make_train_step(step, model, optimizer, config.train.updates_per_batch),
+        sampler=sampler(config.sampling, config.train.group_size),
+        eval_sampler=functools.cache(lambda num_samples: sampler(filters, num_samples)),
+    )
+
+
+def check_mesh(config: RunConfig, mesh: Mesh) -> None:
+    """Refuses sizes that the mesh does not divide.
+
+    Raises:
+      ConfigError: key, value and what divides.
+    """
+    multiple = mesh_lib.row_multiple(mesh)
+    if config.train.prompts_per_step % multiple:
+        raise ConfigError(
+            f"config.train.prompts_per_step={config.train.prompts_per_step}: must be a multiple of "
+            f"mesh data x fsdp = {multiple}"
+        )
+    for name in ("num_heads", "num_kv_heads", "mlp_dim"):
+        if getattr(config.model, name) % mesh.shape["tensor"]:
+            raise ConfigError(
+                f"config.mesh.tensor={mesh.shape['tensor']}: must divide "
+                f"config.model.{name}={getattr(config.model, name)}"
+            )
+
+
+def make_optimizer(
+    config: OptimizerConfig, num_updates: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with clipping and the configured schedule."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, max(num_updates - warmup, 1)),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, max(num_updates - warmup, 1)),
+    }[config.schedule]()
+    # The first update already moves: warm-up counts from 1.
+    rise = lambda count: peak * (count + 1) / max(warmup, 1)  # noqa: E731
+    schedule = optax.join_schedules([rise, after], [warmup])
+    adamw = optax.adamw(
+        schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    )
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
+    return optax.chain(clip, adamw), schedule
+
+
+def parts_summary(parts: Parts, state: TrainState) -> str:
+    """One line: what is about to run."""
+    size = sum(x.size for x in jax.tree.leaves(state.params))
+    shape = " x ".join(f"{axis} {n}" for axis, n in parts.mesh.shape.items() if n > 1) or "1 device"
+    return f"{size / 1e6:.3g} M parameters, {jax.default_backend()} ({shape}), task {parts.task.name}"

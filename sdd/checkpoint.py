@@ -1,0 +1,144 @@
+"""Checkpoints with orbax: state, teacher, data position; asynchronous, atomic, verified on the way back.
+
+A checkpoint holds three items: ``params`` (so that another run can start from them
+alone), ``rest`` (optimizer, teacher, counters) and ``meta`` (JSON: the data position
+and a digest of every array). The digest is what notices a damaged file that still
+decodes; the newest checkpoint that reads back whole is the one that is used.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from sdd.types import Params, TrainState
+
+
+class Restored(NamedTuple):
+    """Attributes:
+    state: the training state, sharded like the template.
+    meta: what :func:`save` was given.
+    damaged: steps of newer checkpoints that could not be used, with the reason.
+    """
+
+    state: TrainState
+    meta: dict[str, Any]
+    damaged: tuple[tuple[int, str], ...]
+
+
+def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
+    """Opens ``<workdir>/checkpoints``, keeping the newest ``keep``."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    return ocp.CheckpointManager(epath.Path(workdir).absolute() / "checkpoints", options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
+    """Starts to write a checkpoint of ``state``; training may go on meanwhile.
+
+    An error of the write before (a full disk, say) is raised here.
+    """
+    step = int(state.step)
+    if step in manager.all_steps():
+        return
+    params, rest = state.params, state._replace(params=())
+    meta = meta | {"digest": digest(state)}
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            rest=ocp.args.StandardSave(rest._asdict()),
+            meta=ocp.args.JsonSave(meta),
+        ),
+    )
+
+
+def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Restored | None:
+    """The newest checkpoint that reads back whole, or None where there is none.
+
+    Damaged ones are moved aside (``damaged_<step>``), never deleted.
+
+    Raises:
+      ValueError: there are checkpoints and none of them can be read.
+    """
+    damaged: list[tuple[int, str]] = []
+    for step in sorted(manager.all_steps(read=True), reverse=True):
+        try:
+            state, meta = _restore(manager, step, template)
+        except Exception as error:  # orbax and tensorstore raise many kinds; each means: unreadable
+            damaged.append((step, " ".join(str(error).split())[:200]))
+            continue
+        for bad, _ in damaged:
+            folder = epath.Path(manager.directory) / str(bad)
+            folder.rename(folder.parent / f"damaged_{bad}")
+        manager.reload()
+        return Restored(state, meta, tuple(damaged))
+    if damaged:
+        raise ValueError(
+            f"no checkpoint in {manager.directory} can be read (newest: step {damaged[0][0]}: "
+            f"{damaged[0][1]}); move the folder away to start again"
+        )
+    return None
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, template: TrainState):
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    items = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.StandardRestore(abstract.params),
+            rest=ocp.args.StandardRestore(abstract._replace(params=())._asdict()),
+            meta=ocp.args.JsonRestore(),
+        ),
+    )
+    state = TrainState(**items.rest)._replace(params=items.params)
+    expected, found = items.meta.pop("digest"), digest(state)
+    wrong = [path for path in expected if found.get(path) != expected[path]]
+    if wrong:
+        raise ValueError(f"{len(wrong)} arrays differ from what was saved, first {wrong[0]}")
+    return state, items.meta
+
+
+def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
+    """The parameters of another run's newest checkpoint.
+
+    Raises:
+      ValueError: there is no checkpoint, or its parameters are not the template's.
+    """
+    folder = epath.Path(run_folder).absolute() / "checkpoints"
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+    if not steps:
+        raise ValueError(f"no checkpoint in {folder}: config.train.init_from must name a finished run folder")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(folder / str(steps[-1]) / "params", abstract)
+    except ValueError as error:
+        raise ValueError(
+            f"the parameters in {folder / str(steps[-1])} do not fit this model: "
+            f"{' '.join(str(error).split())[:200]}; the model sections of both configs must agree"
+        ) from None
+
+
+def digest(tree: Any) -> dict[str, int]:
+    """A 32-bit sum of the bits of every array, by path; the same on every mesh."""
+    sums = jax.device_get(_bit_sums(tree))
+    return {jax.tree_util.keystr(path): int(x) for path, x in jax.tree_util.tree_leaves_with_path(sums)}
+
+
+@jax.jit
+def _bit_sums(tree: Any) -> Any:
+    def one(x):
+        if x.dtype == jnp.bool_ or x.dtype.itemsize not in (2, 4):
+            bits = x.astype(jnp.uint32)
+        else:
+            bits = jax.lax.bitcast_convert_type(x, {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize])
+        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(one, tree)
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Returns when every started checkpoint is on the disk."""
+    manager.wait_until_finished()

@@ -1,0 +1,207 @@
+"""Evaluation: sample n rollouts a prompt, grade them, apply the metrics, write what was sampled."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sdd import mesh as mesh_lib
+from sdd.data import pad_left
+from sdd.metrics import Estimate, Samples, bootstrap, rollout_metrics
+from sdd.sampling import Sampler
+from sdd.tasks.base import Example, Task
+from sdd.teacher.context import pad_contexts
+from sdd.types import Grades, Key, Params, Rollouts
+
+
+class Evaluation(NamedTuple):
+    """Attributes:
+    metrics: each metric with its 95 % interval over prompts.
+    records: a JSON-able record a prompt, as written to ``rollouts/``.
+    rollouts, grades: all B * n rollouts and their verdicts.
+    """
+
+    metrics: dict[str, Estimate]
+    records: list[dict[str, Any]]
+    rollouts: Rollouts
+    grades: Grades
+
+
+def sample_prompts(
+    task: Task,
+    contexts: Sequence[np.ndarray],
+    sampler: Sampler,
+    params: Params,
+    key: Key,
+    mesh: Mesh,
+    *,
+    context_length: int,
+    prompts_per_call: int,
+    num_samples: int,
+) -> Iterator[tuple[slice, Rollouts]]:
+    """Samples many contexts in calls of equal shape; the next call runs while one is consumed.
+
+    Yields (slice of the contexts, their rollouts as numpy arrays).
+    """
+
+    columns = pad_contexts(task, contexts, context_length)[0].shape[1]
+
+    def call(start: int):
+        chunk = list(contexts[start : start + prompts_per_call])
+        real = len(chunk)
+        chunk += chunk[:1] * (prompts_per_call - real)
+        tokens, length = pad_left(chunk, columns, task.tokenizer.pad_id)
+        row_ids = start * num_samples + np.arange(prompts_per_call * num_samples, dtype=np.int32)
+        tokens, length, row_ids = mesh_lib.put_rows(mesh, (tokens, length.astype(np.int32), row_ids))
+        return slice(start, start + real), sampler(params, tokens, length, row_ids, key)
+
+    starts = range(0, len(contexts), prompts_per_call)
+    ahead = call(starts[0])
+    for start in [*starts[1:], None]:
+        where, rollouts = ahead
+        if start is not None:
+            ahead = call(start)
+        yield where, cut(mesh_lib.get_rows(rollouts), where.stop - where.start, num_samples)
+
+
+def cut(rollouts: Rollouts, num_prompts: int, num_samples: int) -> Rollouts:
+    """The first prompts' rollouts."""
+    sizes = {"context_BxP": num_prompts, "context_length_B": num_prompts}
+    rows = num_prompts * num_samples
+    return Rollouts(*(x[: sizes.get(name, rows)] for name, x in rollouts._asdict().items()))
+
+
+def grade(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> Grades:
+    """The verifier's verdict on every rollout; row n belongs to example ``n // (N // B)``."""
+    response_NxT, mask_NxT = np.asarray(rollouts.response_NxT), np.asarray(rollouts.mask_NxT)
+    group_size = len(response_NxT) // len(examples)
+    length_N = mask_NxT.sum(axis=1)
+    verdicts = [
+        task.grade(examples[n // group_size], response_NxT[n, : length_N[n]]) for n in range(len(length_N))
+    ]
+    correct, score, strategy, prefix = zip(*verdicts, strict=True)
+    return Grades(
+        np.array(correct, bool),
+        np.array(score, np.float32),
+        np.array(strategy, np.int32),
+        np.array(prefix, np.int32),
+    )
+
+
+def evaluate(
+    task: Task,
+    examples: Sequence[Example],
+    split: str,
+    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[slice, Rollouts]]],
+    *,
+    num_samples: int,
+    ks: tuple[int, ...],
+    resamples: int,
+) -> Evaluation:
+    """Samples, grades and measures the examples of a split.
+
+    Args:
+      task: prompts and the verifier.
+      examples: B examples.
+      split: their name, for the records.
+      sample: ``contexts -> (slice, rollouts)``, see :func:`sample_prompts`.
+      num_samples: n, rollouts a prompt.
+      ks: the k of pass@k and distinct@k; empty: powers of two up to n.
+      resamples: of the bootstrap over prompts.
+    """
+    pieces, records = [], []
+    for where, rollouts in sample([task.prompt(e) for e in examples]):
+        grades = grade(task, examples[where], rollouts)
+        pieces.append((rollouts, grades))
+        records += prompt_records(task, examples[where], split, rollouts, grades, num_samples)
+    rollouts, grades = (
+        jax.tree.map(lambda *x: np.concatenate(x), *part) for part in zip(*pieces, strict=True)
+    )
+    values = rollout_metrics(group_samples(rollouts, grades, num_samples, len(task.strategies), ks))
+    return Evaluation(bootstrap(values, seed=0, num_resamples=resamples), records, rollouts, grades)
+
+
+def group_samples(
+    rollouts: Rollouts, grades: Grades, num_samples: int, num_strategies: int, ks: tuple[int, ...]
+) -> Samples:
+    """Rows of rollouts -> what the metrics read, grouped by prompt (B x n)."""
+    group = lambda x: np.asarray(x).reshape(-1, num_samples, *np.shape(x)[1:])  # noqa: E731
+    return Samples(
+        correct_BxN=group(grades.correct_N),
+        strategy_BxN=group(grades.strategy_N),
+        num_strategies=num_strategies,
+        tokens_BxNxT=group(rollouts.response_NxT),
+        mask_BxNxT=group(rollouts.mask_NxT),
+        entropy_BxNxT=group(rollouts.entropy_NxT),
+        logp_BxNxT=group(rollouts.model_logp_NxT),
+        ks=ks,
+    )
+
+
+def prompt_records(task, examples, split, rollouts: Rollouts, grades: Grades, n: int) -> list[dict[str, Any]]:
+    """One record a prompt, with lists over its n rollouts."""
+    length_N = rollouts.mask_NxT.sum(axis=1)
+    entropy_N = (rollouts.entropy_NxT * rollouts.mask_NxT).sum(axis=1) / np.maximum(length_N, 1)
+    names = [*task.strategies, None]  # -1, the last, is no strategy
+    records = []
+    for b, example in enumerate(examples):
+        rows = range(b * n, (b + 1) * n)
+        records.append(
+            {
+                "prompt_id": example["prompt_id"],
+                "prompt": task.tokenizer.decode(task.prompt(example)),
+                "split": split,
+                "completion": [task.tokenizer.decode(rollouts.response_NxT[r, : length_N[r]]) for r in rows],
+                "correct": [bool(grades.correct_N[r]) for r in rows],
+                "score": [float(grades.score_N[r]) for r in rows],
+                "strategy": [names[grades.strategy_N[r]] for r in rows],
+                "token_entropy": [float(entropy_N[r]) for r in rows],
+                "num_tokens": [int(length_N[r]) for r in rows],
+            }
+        )
+    return records
+
+
+def teacher_health(
+    task: Task,
+    examples: Sequence[Example],
+    student: Evaluation,
+    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[slice, Rollouts]]],
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+) -> dict[str, Estimate]:
+    """What the teacher answers when it reads a demonstration: the mode that a runaway loses first.
+
+    The teacher samples answers to prompts with one of the student's correct rollouts
+    (drawn uniformly). ``teacher_accuracy`` is their share of right answers,
+    ``teacher_entropy`` their entropy per token (nats), ``teacher_follows`` the share
+    that uses the demonstration's strategy. Prompts without a right rollout are left out.
+    """
+    correct_BxN = student.grades.correct_N.reshape(len(examples), -1)
+    num_samples = correct_BxN.shape[1]
+    demos = {
+        b: b * num_samples + int(rng.choice(np.flatnonzero(row))) for b, row in enumerate(correct_BxN) if row.any()
+    }
+    if not demos:
+        return {}
+    rows_B = np.array(list(demos.values()))
+    length_N = student.rollouts.mask_NxT.sum(axis=1)
+    shown = [examples[b] for b in demos]
+    contexts = [
+        task.demonstration_prompt(examples[b], student.rollouts.response_NxT[row, : length_N[row]])
+        for b, row in demos.items()
+    ]
+    strategy_Bx1 = student.grades.strategy_N[rows_B][:, None]
+    values: dict[str, list[np.ndarray]] = {"teacher_accuracy": [], "teacher_entropy": [], "teacher_follows": []}
+    for where, rollouts in sample(contexts):
+        grades = grade(task, shown[where], rollouts)
+        group = lambda x, count=where.stop - where.start: np.asarray(x).reshape(count, -1)  # noqa: E731
+        entropy_B = group(rollouts.entropy_NxT * rollouts.mask_NxT).sum(axis=1)
+        values["teacher_accuracy"].append(group(grades.correct_N).mean(axis=1))
+        values["teacher_entropy"].append(entropy_B / group(rollouts.mask_NxT).sum(axis=1))
+        values["teacher_follows"].append((group(grades.strategy_N) == strategy_Bx1[where]).mean(axis=1))
+    joined = {name: np.concatenate(v) for name, v in values.items()}
+    return bootstrap(joined, seed=0, num_resamples=resamples)

@@ -1,0 +1,1 @@
+"""Losses: divergences to a teacher, policy-gradient parts, and blocks of tokens for both."""

@@ -1,0 +1,90 @@
+"""The device mesh, and the one place that maps logical axes to mesh axes.
+
+The mesh is always explicit (``AxisType.Explicit``): shardings are part of the
+types of the arrays. One device is the mesh (1, 1, 1), not a special case.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sdd.config import ConfigError, MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # rows are split over both: fsdp is data parallelism with sharded parameters
+RULES = {
+    "batch": BATCH,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+    "head": None,
+    "layers": None,
+}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds the explicit mesh (data, fsdp, tensor); a size of -1 takes what is left.
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = int(np.prod([s for s in sizes if s != -1]))
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if int(np.prod(sizes)) != len(devices):
+        raise ConfigError(
+            f"mesh: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not fill "
+            f"{len(devices)} devices; the sizes must multiply to {len(devices)} (one of them may be -1)"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+
+
+def spec(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> P:
+    """PartitionSpec of logical axes; an axis that the mesh does not divide stays whole."""
+    axes = []
+    for name, size in zip(logical, shape, strict=True):
+        axis = RULES[name] if name else None
+        parts = (axis,) if isinstance(axis, str) else axis or ()
+        fits = size % int(np.prod([mesh.shape[a] for a in parts], dtype=int)) == 0
+        axes.append(axis if fits else None)
+    return P(*axes)
+
+
+def rows(rank: int) -> P:
+    """PartitionSpec of an array whose first axis is rows of a batch."""
+    return P(BATCH, *(None,) * (rank - 1))
+
+
+def row_multiple(mesh: Mesh) -> int:
+    """Rows of a batch must come in multiples of this."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def put_rows(mesh: Mesh, tree: Any) -> Any:
+    """This process's rows of numpy arrays -> global arrays, sharded over the batch axes."""
+
+    def put(x):
+        x = np.asarray(x)
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, rows(x.ndim)), x)
+
+    return jax.tree.map(put, tree)
+
+
+def get_rows(tree: Any) -> Any:
+    """Global arrays -> this process's rows as numpy arrays, in order and without replicas."""
+
+    def get(x):
+        if x.is_fully_addressable:
+            return np.asarray(x)
+        shards = {s.index[0].start or 0: s for s in x.addressable_shards}
+        return np.concatenate([np.asarray(shards[i].data) for i in sorted(shards)])
+
+    return jax.tree.map(get, tree)

@@ -1,0 +1,78 @@
+"""Metrics of rollouts: a value a prompt, reduced once to a mean with a confidence interval."""
+
+from sdd.metrics.pass_at_k import log_miss, pass_at_k, pass_hat_k, powers_of_two
+from sdd.metrics.reduce import (
+    Estimate,
+    bootstrap,
+    bootstrap_over_seeds,
+    paired_bootstrap,
+    paired_bootstrap_over_seeds,
+)
+from sdd.metrics.rollouts import (
+    METRICS,
+    Metric,
+    Samples,
+    complete,
+    pass_hat_metrics,
+    pass_metrics,
+    rollout_metrics,
+    strategy_metrics,
+    token_metrics,
+)
+from sdd.metrics.strategies import (
+    distinct_at_k,
+    num_distinct,
+    strategy_counts,
+    strategy_entropy,
+    top_strategy_share,
+    unseen_mass,
+)
+from sdd.metrics.tokens import (
+    distinct_n,
+    expectation_adjusted_distinct_n,
+    negative_log_likelihood,
+    ngram_counts,
+    response_length,
+    sequence_entropy,
+    sequence_mean,
+    sequence_negative_log_likelihood,
+    token_entropy,
+    token_mean,
+)
+
+__all__ = [
+    "METRICS",
+    "Estimate",
+    "Metric",
+    "Samples",
+    "bootstrap",
+    "bootstrap_over_seeds",
+    "complete",
+    "distinct_at_k",
+    "distinct_n",
+    "expectation_adjusted_distinct_n",
+    "log_miss",
+    "negative_log_likelihood",
+    "ngram_counts",
+    "num_distinct",
+    "paired_bootstrap",
+    "paired_bootstrap_over_seeds",
+    "pass_at_k",
+    "pass_hat_k",
+    "pass_hat_metrics",
+    "pass_metrics",
+    "powers_of_two",
+    "response_length",
+    "rollout_metrics",
+    "sequence_entropy",
+    "sequence_mean",
+    "sequence_negative_log_likelihood",
+    "strategy_counts",
+    "strategy_entropy",
+    "strategy_metrics",
+    "token_entropy",
+    "token_mean",
+    "token_metrics",
+    "top_strategy_share",
+    "unseen_mass",
+]

@@ -1,0 +1,87 @@
+"""How far a run is, shown to the person who waits for it."""
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rich.console
+import rich.progress
+import rich.text
+
+
+def printable(text: str) -> str:
+    r"""``text`` with every character that a terminal would act on spelled out (``\x1b``, ``\n``)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _RateColumn(rich.progress.ProgressColumn):
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        return rich.text.Text(_rate(task.finished_speed or task.speed))
+
+
+def _rate(steps_per_second: float | None) -> str:
+    if steps_per_second is None:
+        return "- steps/s"
+    digits = ".3g" if steps_per_second < 1000 else ".0f"
+    return f"{steps_per_second:{digits}} steps/s"
+
+
+@contextmanager
+def progress(
+    total: int, start: int = 0, enabled: bool = True, console: rich.console.Console | None = None
+) -> Iterator[Callable[..., None]]:
+    """Shows how far a run is, how fast it goes and how long it still takes.
+
+    On a terminal a live bar; elsewhere (a log file, a pipe) a plain line at about every tenth of the way.
+
+    Args:
+      total: number of steps of the whole run.
+      start: steps finished before this process began; they count as done, not into the rate.
+      enabled: False shows nothing.
+      console: where to show it; standard output when None.
+
+    Yields:
+      ``update(step, text="")``: ``step`` steps are finished; ``text`` is a short note such as ``loss 0.123``.
+    """
+    console = console or rich.console.Console()
+    if not enabled:
+        yield lambda step, text="": None
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task("", total=total, completed=start, text="")
+            yield lambda step, text="": bar.update(task, completed=step, text=printable(text))
+    else:
+        yield _plain_lines(total, start, console)
+
+
+def _bar(console: rich.console.Console) -> rich.progress.Progress:
+    columns = (
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        _RateColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[text]}", markup=False),  # [x] in a text is not a style
+    )
+    # A step of a large model can take longer than the 30 s over which rich averages.
+    return rich.progress.Progress(*columns, console=console, speed_estimate_period=600)
+
+
+def _plain_lines(total: int, start: int, console: rich.console.Console) -> Callable[..., None]:
+    began = time.monotonic()
+    shown = 0  # tenths of this process's share of the run
+
+    def update(step: int, text: str = "") -> None:
+        nonlocal shown
+        tenth = 10 * (step - start) // max(total - start, 1)
+        if tenth <= shown:
+            return
+        shown = tenth
+        seconds = max(time.monotonic() - began, 1e-9)
+        rate = (step - start) / seconds
+        elapsed, left = (datetime.timedelta(seconds=int(s)) for s in (seconds, (total - step) / rate))
+        line = f"step {step}/{total}  {_rate(rate)}  elapsed {elapsed}  left {left}  {printable(text)}"
+        console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+    return update

@@ -1,0 +1,112 @@
+"""What lies where in a run folder, and who may write there."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sdd.config import ConfigError, RunConfig, to_dict
+from sdd.writers import write_json_atomic
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the run folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+      ValueError: another process is running there, or the folder cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
+    except OSError as error:
+        raise ValueError(f"--workdir={workdir} cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"--workdir={workdir} is in use by another process") from None
+        yield
+
+
+def claim(workdir: Path, config: RunConfig) -> None:
+    """Writes the config and the environment, or checks that the folder belongs to this config.
+
+    Raises:
+      ConfigError: the folder was begun with another config; names the first difference.
+    """
+    if jax.process_index() != 0:
+        return
+    path = workdir / "config.json"
+    mine = json.loads(json.dumps(to_dict(config)))
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        ignored = ("writers", "mesh")  # how a run is shown and laid out does not change what it is
+        for key in sorted(set(flat(mine)) | set(flat(theirs))):
+            if key.split(".")[0] in ignored:
+                continue
+            old, new = flat(theirs).get(key), flat(mine).get(key)
+            if old != new:
+                raise ConfigError(
+                    f"config.{key}={new!r}: {workdir} was begun with {old!r}; "
+                    "use that value to go on, or another --workdir"
+                )
+    write_json_atomic(path, mine)
+    write_json_atomic(workdir / "environment.json", environment())
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dict -> dotted keys."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    joined = (flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items())
+    return {key: value for part in joined for key, value in part.items()}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for whoever wants to repeat the run."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "device": device.device_kind,
+        "num_devices": jax.device_count(),
+        "python": platform.python_version(),
+        "platform": device.platform,
+    }
+
+
+def rollouts_path(workdir: Path, step: int, split: str) -> Path:
+    """Where the rollouts of an evaluation lie."""
+    return workdir / "rollouts" / f"step_{step:06d}" / f"{split}.jsonl"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSONL log; empty where there is none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def write_batch(workdir: Path, step: int, batch: Any) -> Path:
+    """Keeps a batch that broke a step, as .npz with one array a field."""
+    path = workdir / f"nonfinite_step_{step:06d}.npz"
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    arrays = {jax.tree_util.keystr(p).strip("."): np.asarray(x) for p, x in leaves if x.is_fully_addressable}
+    np.savez_compressed(path, **arrays)
+    return path

@@ -1,0 +1,130 @@
+r"""Group relative policy optimisation (2402.03300), with the options of its descendants.
+
+.. math::
+    A_i = r_i - \mathrm{mean}(r), \qquad \rho_t = \pi_\theta(y_t) / \pi_{old}(y_t)
+
+    L_t = - \min(\rho_t A,\; \mathrm{clip}(\rho_t, 1 - \epsilon_{low}, 1 + \epsilon_{high}) A)
+          + \beta\, k_3(\pi_\theta \| \pi_{ref})
+
+``normalise_advantages`` divides by the group's standard deviation (GRPO) or not
+(Dr.GRPO, 2503.20783); separate clip bounds are DAPO's (2503.14476). The reference
+is the policy at the start. With one update a batch the ratio is 1 and the clip idle;
+``config.train.updates_per_batch`` takes more.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from sdd.losses import policy
+from sdd.losses.blockwise import map_blocks
+from sdd.losses.divergence import entropy, token_logp
+from sdd.sampling.score import response_hidden
+from sdd.steps.base import Chosen, Graded, StepDef, masked_mean, verdict_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Attributes:
+    normalise_advantages: divide by the group's standard deviation.
+    clip_low, clip_high: bounds of the probability ratio, 1 - low and 1 + high.
+    kl_coefficient: weight of the k3 estimate of KL to the policy at the start; 0: none.
+    loss_mean: mean per "sequence" and then over rows, per "token" over the batch, or
+      per "constant" length (Dr.GRPO).
+    constant_length: the length for "constant"; 0: the task's longest response.
+    block_size: tokens of a response whose logits are held at once; 0: all.
+    """
+
+    normalise_advantages: bool = False
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_coefficient: float = 0.0
+    loss_mean: Literal["sequence", "token", "constant"] = "sequence"
+    constant_length: int = 0
+    block_size: int = 0
+
+    def check(self, run) -> None:
+        """Refuses what cannot work.
+
+        Raises:
+          ConfigError: a group of one, whose advantage is always zero, or a bound out of range.
+        """
+        policy_checks(self, run)
+
+
+class Targets(NamedTuple):
+    """advantage_N: float32, the group-relative advantage of each rollout."""
+
+    advantage_N: np.ndarray
+
+
+def policy_checks(config, run) -> None:
+    """The checks that every group-relative method needs."""
+    from sdd.config import ConfigError
+
+    if run.train.group_size < 2:
+        raise ConfigError(
+            f"config.train.group_size={run.train.group_size}: a group of one has no advantage; "
+            "GRPO needs 2 or more"
+        )
+    for name in ("clip_low", "clip_high", "kl_coefficient"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"config.step.{name}={getattr(config, name)}: must be 0 or more")
+
+
+def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:
+    """Group-relative advantages of any rewards."""
+    advantage_N = policy.group_advantages(reward_N, graded.group_size, config.normalise_advantages)
+    advantage_N = np.asarray(advantage_N, np.float32)
+    metrics = {"advantage_nonzero": float(np.mean(advantage_N != 0))}
+    return Chosen(Targets(advantage_N), None, verdict_metrics(graded) | metrics)
+
+
+def surrogate_loss(config: Config, model, params, reference, batch):
+    """The clipped surrogate with an optional pull to ``reference``; returns (loss, metrics)."""
+    rollouts = batch.rollouts
+    inputs = (rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT)
+    hidden_NxTxE = response_hidden(model, params, *inputs)
+
+    def score(hidden, tokens, by):
+        logits = model.unembed(by, hidden)
+        return token_logp(logits, tokens), entropy(logits)
+
+    logp_NxT, entropy_NxT = map_blocks(
+        lambda h, y: score(h, y, params), config.block_size, hidden_NxTxE, rollouts.response_NxT
+    )
+    loss_NxT, clipped_NxT = policy.clipped_surrogate(
+        logp_NxT, rollouts.model_logp_NxT, batch.targets.advantage_N, config.clip_low, config.clip_high
+    )
+    metrics = {
+        "clipped": masked_mean(clipped_NxT, rollouts.mask_NxT),
+        "policy_entropy": masked_mean(jax.lax.stop_gradient(entropy_NxT), rollouts.mask_NxT),
+    }
+    if config.kl_coefficient > 0:
+        reference = jax.lax.stop_gradient(reference)
+        reference_hidden_NxTxE = response_hidden(model, reference, *inputs)
+        reference_logp_NxT, _ = map_blocks(
+            lambda h, y: score(h, y, reference),
+            config.block_size,
+            reference_hidden_NxTxE,
+            rollouts.response_NxT,
+        )
+        kl_NxT = policy.kl_k3(logp_NxT, reference_logp_NxT)
+        loss_NxT = loss_NxT + config.kl_coefficient * kl_NxT
+        metrics["kl_to_start"] = masked_mean(kl_NxT, rollouts.mask_NxT)
+    row_weight_N = np.ones(loss_NxT.shape[0], np.float32)
+    constant = config.constant_length or loss_NxT.shape[1]
+    return policy.reduce_loss(loss_NxT, rollouts.mask_NxT, row_weight_N, config.loss_mean, constant), metrics
+
+
+def make(config: Config) -> StepDef:
+    """Builds the method."""
+    keeps_reference = config.kl_coefficient > 0
+    return StepDef(
+        source="policy",
+        choose=lambda task, graded, rng: choose(config, graded, graded.grades.score_N),
+        loss=lambda model, params, teacher, batch: surrogate_loss(config, model, params, teacher, batch),
+        begin=lambda params: jax.tree.map(lambda x: x.copy(), params) if keeps_reference else (),
+    )

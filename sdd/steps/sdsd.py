@@ -1,0 +1,252 @@
+r"""On-policy self-distillation with sampled demonstrations (2606.26091; SDPO 2601.20802).
+
+.. math::
+    L(\theta) = E_x E_{y \sim \pi_\theta} \frac{1}{|y|} \sum_t
+        D(\pi_\theta(\cdot | x, y_{<t}),\; \mathrm{sg}\, \pi_\phi(\cdot | x, d, y_{<t}))
+
+The demonstrations d are correct rollouts of the same group. The teacher is the same
+network with parameters phi, reading the prompt with d, on the student's own tokens.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdd.losses import divergence as div
+from sdd.losses.blockwise import map_blocks
+from sdd.losses.policy import reduce_loss
+from sdd.model import Model
+from sdd.sampling.score import response_hidden
+from sdd.steps.base import Chosen, LossBatch, StepDef, masked_mean, verdict_metrics
+from sdd.teacher import params as teacher_params
+from sdd.teacher.context import demonstration_contexts
+from sdd.teacher.demos import choose_demonstrations, demonstration_metrics
+from sdd.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Attributes:
+    num_demos: K, demonstrations a rollout is taught from.
+    combine: "loss_mean", the mean of K divergences, or "mixture", one divergence to
+      the arithmetic mixture of the K teachers.
+    divergence: "reverse" KL(S||T), "forward" KL(T||S), or "js" with ``js_weight``.
+    js_weight: the teacher's weight in the Jensen-Shannon mixture.
+    estimator: "exact" over the vocabulary; "top_k" with ``top_k``, ``top_k_support``
+      and ``top_k_remainder``; "sampled", a policy gradient on log T - log S of the
+      sampled token, summed over what follows with ``return_to_go``.
+    top_k, top_k_support, top_k_remainder: whose k tokens are kept, and whether the rest
+      is one "tail" bucket or left out with the k renormalised.
+    return_to_go: for "sampled": credit a token with the advantages that follow it too.
+    demo_policy, demo_per, exclude_own: which demonstrations, see :mod:`sdd.teacher.demos`.
+    teacher: "live", "ema" or "frozen" parameters.
+    ema_decay: decay of the average per update, for "ema".
+    trust_region: share of the start's logits in the teacher's; 0: none.
+    denominator: rows without a demonstration stay in the mean ("all", as SDPO) or not ("active").
+    block_size: tokens of a response whose logits are held at once; 0: all.
+    """
+
+    num_demos: int = 1
+    combine: Literal["loss_mean", "mixture"] = "loss_mean"
+    divergence: Literal["reverse", "forward", "js"] = "reverse"
+    js_weight: float = 0.5
+    estimator: Literal["exact", "top_k", "sampled"] = "exact"
+    top_k: int = 100
+    top_k_support: Literal["student", "teacher"] = "student"
+    top_k_remainder: Literal["tail", "renormalise"] = "tail"
+    return_to_go: bool = False
+    demo_policy: Literal["random", "first", "shortest", "other_strategy"] = "random"
+    demo_per: Literal["rollout", "group"] = "rollout"
+    exclude_own: bool = True
+    teacher: Literal["live", "ema", "frozen"] = "ema"
+    ema_decay: float = 0.995
+    trust_region: float = 0.0
+    denominator: Literal["active", "all"] = "active"
+    block_size: int = 0
+
+    def check(self, run) -> None:
+        """Refuses what cannot work.
+
+        Raises:
+          ConfigError: a value out of range, or more demonstrations than a group can give.
+        """
+        from sdd.config import ConfigError
+
+        candidates = run.train.group_size - int(self.exclude_own)
+        if not 1 <= self.num_demos <= candidates:
+            raise ConfigError(
+                f"config.step.num_demos={self.num_demos}: a group of {run.train.group_size} offers a rollout "
+                f"1 to {candidates} demonstrations (config.step.exclude_own={self.exclude_own})"
+            )
+        for name in ("js_weight", "ema_decay", "trust_region"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be between 0 and 1")
+        if self.top_k < 1:
+            raise ConfigError(f"config.step.top_k={self.top_k}: must be 1 or more")
+
+
+class Targets(NamedTuple):
+    """Attributes:
+    weight_NxK: float32, shares of the K teachers; a row of zeros has none.
+    on_path_NxT: bool, tokens whose prefix can still become a right answer.
+    off_path_NxT: bool, tokens whose prefix cannot.
+    correct_N: bool, the verdicts.
+    """
+
+    weight_NxK: np.ndarray
+    on_path_NxT: np.ndarray
+    off_path_NxT: np.ndarray
+    correct_N: np.ndarray
+
+
+class Logits(NamedTuple):
+    """Student NxTxV and teachers NxKxTxV of a block of tokens."""
+
+    student: jax.Array
+    teacher: jax.Array
+
+
+def make(config: Config) -> StepDef:
+    """Builds the method."""
+
+    def choose(task, graded, rng) -> Chosen:
+        mask_NxT = np.asarray(graded.rollouts.mask_NxT)
+        demos = choose_demonstrations(
+            graded.grades,
+            mask_NxT.sum(axis=1),
+            rng,
+            group_size=graded.group_size,
+            num_demos=config.num_demos,
+            policy=config.demo_policy,
+            per=config.demo_per,
+            exclude_own=config.exclude_own,
+        )
+        contexts = demonstration_contexts(task, graded.examples, graded.rollouts, demos.index_NxK)
+        prefix_Nx1 = graded.grades.right_prefix_N[:, None]
+        on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
+        off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
+        targets = Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
+        return Chosen(
+            targets, contexts, verdict_metrics(graded) | demonstration_metrics(demos, graded.grades)
+        )
+
+    def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):
+        rollouts, targets = batch.rollouts, batch.targets
+        tutor = teacher_params.current(teacher, params)
+        logits_of = make_logits(config, model, params, tutor, teacher.reference)
+        hiddens = hidden_states(config, model, params, tutor, teacher.reference, batch)
+        score = lambda *blocks: score_block(config, logits_of(blocks[:-1]), blocks[-1], targets.weight_NxK)  # noqa: E731
+        tokens = map_blocks(score, config.block_size, *hiddens, rollouts.response_NxT)
+        taught_N = (jnp.sum(targets.weight_NxK, axis=1) > 0).astype(jnp.float32)
+        loss_NxT = tokens["divergence"]
+        if config.estimator == "sampled":
+            advantage_NxT = div.sampled_token_advantage(
+                tokens["student_logp"],
+                tokens["teacher_logp_K"].swapaxes(1, 2),
+                targets.weight_NxK,
+                rollouts.mask_NxT,
+                config.combine,
+                config.return_to_go,
+            )
+            loss_NxT = -advantage_NxT * tokens["student_logp"]
+        total = reduce_loss(loss_NxT, rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
+        return total, health(tokens, batch, taught_N)
+
+    return StepDef(
+        source="policy",
+        choose=choose,
+        loss=loss,
+        begin=lambda params: teacher_params.begin(params, config.teacher, config.trust_region > 0),
+        after=lambda teacher, params: teacher_params.after_update(
+            teacher, params, config.teacher, config.ema_decay
+        ),
+        tutor=teacher_params.current,
+    )
+
+
+def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:
+    """Hidden states of the student NxTxE and of the K teachers NxTxKxE (and of the start, for a trust region)."""
+    rollouts, contexts = batch.rollouts, batch.contexts
+    student_NxTxE = response_hidden(
+        model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
+    )
+    readers = [tutor] if config.trust_region == 0 else [tutor, reference]
+    taught = []
+    for reader in readers:
+        each = [
+            response_hidden(
+                model, reader, contexts.tokens_NxKxD[:, k], contexts.length_NxK[:, k], rollouts.response_NxT
+            )
+            for k in range(config.num_demos)
+        ]
+        taught.append(jax.lax.stop_gradient(jnp.stack(each, axis=2)))
+    return (student_NxTxE, *taught)
+
+
+def make_logits(config: Config, model: Model, params, tutor, reference):
+    """``(hidden states of a block) -> Logits``; the trust region is linear in the logits."""
+
+    def logits_of(hiddens) -> Logits:
+        student_NxTxV = model.unembed(params, hiddens[0])
+        teacher_NxTxKxV = model.unembed(tutor, hiddens[1])
+        if config.trust_region > 0:
+            start_NxTxKxV = model.unembed(reference, hiddens[2])
+            teacher_NxTxKxV += config.trust_region * (start_NxTxKxV - teacher_NxTxKxV)
+        return Logits(student_NxTxV, jax.lax.stop_gradient(teacher_NxTxKxV.swapaxes(1, 2)))
+
+    return logits_of
+
+
+def score_block(config: Config, logits: Logits, token_NxT, weight_NxK) -> dict[str, jax.Array]:
+    """Per-token quantities of a block of tokens, each with leading axes NxT."""
+    student_NxTxV, teacher_NxKxTxV = logits
+    top_k = config.top_k if config.estimator == "top_k" else 0
+    divergence = div.divergence_to_teachers(
+        student_NxTxV,
+        teacher_NxKxTxV,
+        weight_NxK,
+        combine=config.combine,
+        kind=config.divergence,
+        js_weight=config.js_weight,
+        top_k=top_k,
+        support=config.top_k_support,
+        remainder=config.top_k_remainder,
+    )
+    values = {"divergence": divergence.value}
+    if top_k:
+        values |= {"captured_mass": divergence.student_mass, "captured_teacher_mass": divergence.teacher_mass}
+    token_NxKxT = jnp.broadcast_to(token_NxT[:, None], teacher_NxKxTxV.shape[:3])
+    teacher_logp_NxKxT = div.token_logp(teacher_NxKxTxV, token_NxKxT)
+    return values | {
+        "student_logp": div.token_logp(student_NxTxV, token_NxT),
+        "student_entropy": jax.lax.stop_gradient(div.entropy(student_NxTxV)),
+        "teacher_logp_K": teacher_logp_NxKxT.swapaxes(1, 2),
+        "teacher_entropy_K": div.entropy(teacher_NxKxTxV).swapaxes(1, 2),
+    }
+
+
+def health(tokens: dict[str, jax.Array], batch: LossBatch, taught_N: jax.Array) -> dict[str, jax.Array]:
+    """How well the teacher reads demonstrations: the numbers in which a runaway shows first."""
+    weight_NxK, on_NxT, off_NxT, correct_N = batch.targets
+    taught_NxT = batch.rollouts.mask_NxT * taught_N[:, None]
+    teacher_entropy_NxT = jnp.einsum("ntk,nk->nt", tokens["teacher_entropy_K"], weight_NxK)
+    teacher_logp_NxT = jnp.einsum("ntk,nk->nt", tokens["teacher_logp_K"], weight_NxK)
+    right_NxT, wrong_NxT = taught_NxT * correct_N[:, None], taught_NxT * ~correct_N[:, None]
+    metrics = {
+        "divergence": masked_mean(tokens["divergence"], taught_NxT),
+        "divergence_on_path": masked_mean(tokens["divergence"], taught_NxT * on_NxT),
+        "divergence_off_path": masked_mean(tokens["divergence"], taught_NxT * off_NxT),
+        "teacher_entropy": masked_mean(teacher_entropy_NxT, taught_NxT),
+        "teacher_entropy_on_path": masked_mean(teacher_entropy_NxT, taught_NxT * on_NxT),
+        "teacher_entropy_off_path": masked_mean(teacher_entropy_NxT, taught_NxT * off_NxT),
+        "teacher_logp_right": masked_mean(teacher_logp_NxT, right_NxT),
+        "teacher_logp_wrong": masked_mean(teacher_logp_NxT, wrong_NxT),
+        "taught_student_entropy": masked_mean(tokens["student_entropy"], taught_NxT),
+    }
+    for name in ("captured_mass", "captured_teacher_mass"):
+        if name in tokens:
+            metrics[name] = masked_mean(tokens[name], taught_NxT)
+    return metrics

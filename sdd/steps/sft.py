@@ -1,0 +1,49 @@
+r"""Supervised fine-tuning: the warm start, which also teaches the network to read a demonstration.
+
+.. math:: L(\theta) = - \frac{1}{\sum |y|} \sum_{(x, y)} \sum_t \log \pi_\theta(y_t | x, y_{<t})
+
+The task writes the rows: contexts (a plain prompt, and one with a demonstration),
+each with ``num_answers`` answers.
+"""
+
+import dataclasses
+
+from sdd.losses.blockwise import map_blocks
+from sdd.losses.divergence import token_logp
+from sdd.sampling.score import response_hidden
+from sdd.steps.base import Chosen, StepDef, masked_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Attributes:
+    num_answers: answers to each context.
+    block_size: tokens of a response whose logits are held at once; 0: all.
+    """
+
+    num_answers: int = 4
+    block_size: int = 0
+
+
+def make(config: Config) -> StepDef:
+    """Builds the method."""
+
+    def loss(model, params, teacher, batch):
+        rollouts = batch.rollouts
+        hidden = response_hidden(
+            model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
+        )
+        logp_NxT = map_blocks(
+            lambda h, y: token_logp(model.unembed(params, h), y),
+            config.block_size,
+            hidden,
+            rollouts.response_NxT,
+        )
+        return -masked_mean(logp_NxT, rollouts.mask_NxT), {}
+
+    return StepDef(
+        source="task",
+        rows_per_prompt=lambda group_size: config.num_answers,
+        choose=lambda task, graded, rng: Chosen(targets=(), contexts=None, metrics={}),
+        loss=loss,
+    )

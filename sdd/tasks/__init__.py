@@ -1,0 +1,1 @@
+"""Tasks: examples, prompts, verifiers. One module a task, each with `Config` and `make`."""

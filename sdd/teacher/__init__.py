@@ -1,0 +1,1 @@
+"""Teachers: which demonstrations they read, in which context, with which parameters."""

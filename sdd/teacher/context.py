@@ -1,0 +1,65 @@
+"""Token rows that a teacher reads: the prompt with a demonstration, before the student's own response."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sdd.data import pad_left
+from sdd.tasks.base import Example, Task
+from sdd.types import Contexts, Rollouts
+
+
+COLUMN_STEP = 16  # contexts are padded to a multiple, so that few shapes are compiled
+
+
+def pad_contexts(task: Task, contexts: Sequence[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pads contexts on the left to the shortest of a few lengths that holds them all.
+
+    With several processes every one pads to ``longest``: they must agree on the shape.
+
+    Returns:
+      ``(tokens_NxP, length_N)`` as :func:`sdd.data.pad_left`.
+    """
+    columns = longest
+    if jax.process_count() == 1:
+        needed = max(len(context) for context in contexts)
+        columns = min(longest, -(-needed // COLUMN_STEP) * COLUMN_STEP)
+    return pad_left(contexts, columns, task.tokenizer.pad_id)
+
+
+def demonstration_contexts(
+    task: Task, examples: Sequence[Example], rollouts: Rollouts, index_NxK: np.ndarray
+) -> Contexts:
+    """Builds the teacher's contexts; where there is no demonstration it reads the plain prompt.
+
+    The student's response follows each context at the same column (contexts are
+    padded on the left), so teacher and student are aligned token by token.
+
+    Args:
+      task: renders prompts.
+      examples: the B examples; row n belongs to example ``n // (N // B)``.
+      rollouts: the student's rollouts, as numpy arrays.
+      index_NxK: rows that demonstrate, -1 for none.
+
+    Raises:
+      ValueError: a context is longer than ``task.demonstration_context_length``.
+    """
+    num_rollouts, num_demos = index_NxK.shape
+    group_size = num_rollouts // len(examples)
+    length_N = np.asarray(rollouts.mask_NxT).sum(axis=1)
+    rendered: dict[tuple[int, int], np.ndarray] = {}
+    for row, index in np.ndindex(num_rollouts, num_demos):
+        prompt, demo = row // group_size, int(index_NxK[row, index])
+        if (prompt, demo) not in rendered:
+            demonstration = (
+                rollouts.response_NxT[demo, : length_N[demo]] if demo >= 0 else np.zeros(0, np.int32)
+            )
+            rendered[prompt, demo] = task.demonstration_prompt(examples[prompt], demonstration)
+    contexts = [
+        rendered[row // group_size, int(index_NxK[row, k])] for row, k in np.ndindex(num_rollouts, num_demos)
+    ]
+    tokens, length = pad_contexts(task, contexts, task.demonstration_context_length)
+    return Contexts(
+        tokens.reshape(num_rollouts, num_demos, -1), length.reshape(num_rollouts, num_demos).astype(np.int32)
+    )

@@ -1,0 +1,80 @@
+"""Which of a group's correct rollouts teach which rollout. A pure function of grades and a generator."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from sdd.types import Grades
+
+Policy = Literal["random", "first", "shortest", "other_strategy"]
+
+
+class Demonstrations(NamedTuple):
+    """Attributes:
+    index_NxK: int32, the row that demonstrates; -1 where there is none.
+    weight_NxK: float32, shares of the demonstrations of a row; they sum to 1, or to 0
+      for a row without any.
+    """
+
+    index_NxK: np.ndarray
+    weight_NxK: np.ndarray
+
+
+def choose_demonstrations(
+    grades: Grades,
+    length_N: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    group_size: int,
+    num_demos: int = 1,
+    policy: Policy = "random",
+    per: Literal["rollout", "group"] = "rollout",
+    exclude_own: bool = True,
+) -> Demonstrations:
+    """Draws up to K correct rollouts of its group for every rollout, without replacement.
+
+    A row's candidates are put in an order, and the first K are taken.
+
+    Args:
+      grades: verdicts on the N rollouts.
+      length_N: response lengths in tokens.
+      rng: the only source of chance.
+      group_size: G.
+      num_demos: K.
+      policy: the order of the candidates: "random" (uniform), "first" (by index),
+        "shortest" (by length, then index), or "other_strategy" (random, among those
+        whose strategy differs from the rollout's own).
+      per: draw the random order once a rollout, or once a group as SDPO does (2601.20802).
+      exclude_own: a rollout is never its own demonstration.
+    """
+    num_rollouts = len(grades.correct_N)
+    index_NxK = np.full((num_rollouts, num_demos), -1, np.int32)
+    for start in range(0, num_rollouts, group_size):
+        group = np.arange(start, start + group_size)
+        shared = rng.permutation(group)
+        for row in group:
+            order = rng.permutation(group) if per == "rollout" else shared
+            if policy == "first":
+                order = group
+            elif policy == "shortest":
+                order = group[np.argsort(length_N[group], kind="stable")]
+            fits = grades.correct_N[order].copy()
+            if exclude_own:
+                fits &= order != row
+            if policy == "other_strategy":
+                fits &= grades.strategy_N[order] != grades.strategy_N[row]
+            chosen = order[fits][:num_demos]
+            index_NxK[row, : len(chosen)] = chosen
+    has_NxK = (index_NxK >= 0).astype(np.float32)
+    return Demonstrations(index_NxK, has_NxK / np.maximum(has_NxK.sum(axis=1, keepdims=True), 1))
+
+
+def demonstration_metrics(demos: Demonstrations, grades: Grades) -> dict[str, float]:
+    """What was chosen, for the log: how many rows have a teacher, and how alike demonstration and rollout are."""
+    has_NxK = demos.index_NxK >= 0
+    same_NxK = grades.strategy_N[demos.index_NxK] == grades.strategy_N[:, None]
+    return {
+        "demo_rows": float(has_NxK.any(axis=1).mean()),
+        "demos_per_row": float(has_NxK.sum(axis=1).mean()),
+        "demo_same_strategy": float(same_NxK[has_NxK].mean()) if has_NxK.any() else 0.0,
+    }
