@@ -44,7 +44,9 @@ def resolve(path: str) -> Any:
         if child is None and not hasattr(found, part):
             names = offers(found)
             listed = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise PathError(f"{owner!r} has no {part!r}{nearest(part, names)}; it offers: {listed or 'nothing'}")
+            raise PathError(
+                f"{owner!r} has no {part!r}{nearest(part, names)}; it offers: {listed or 'nothing'}"
+            )
         found = child
     return found
 

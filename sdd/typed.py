@@ -70,10 +70,12 @@ def convert(annotation: Any, value: Any, path: str) -> Any:
         if not math.isfinite(value):
             raise ConfigError(f"{path}={value!r}: valid: a finite number")
         return float(value)
-    if annotation in (bool, int, str) and isinstance(value, annotation):
-        if annotation is bool or not isinstance(value, bool):
-            return value
-    raise ConfigError(f"{path}={value!r}: a value of type {type(value).__name__}; valid: {describe(annotation)}")
+    plain = annotation in (bool, int, str) and isinstance(value, annotation)
+    if plain and (annotation is bool or not isinstance(value, bool)):  # a bool is an int to Python
+        return value
+    raise ConfigError(
+        f"{path}={value!r}: a value of type {type(value).__name__}; valid: {describe(annotation)}"
+    )
 
 
 def describe(annotation: Any) -> str:

@@ -14,3 +14,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Environment variables rather than jax.config: what a test starts as a process of its own inherits them.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Tests compile far more than they compute: the quick compiler halves their time. What they check is the
+# program, not what the compiler makes of it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

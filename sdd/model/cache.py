@@ -72,6 +72,7 @@ def fork(cache: Cache, config: ModelConfig, group_size: int, capacity: int) -> C
 
 def repeat_rows(x_Bx: jax.Array, group_size: int) -> jax.Array:
     """Row ``b`` becomes rows ``b*G .. b*G+G-1``; the rows stay on the device of their prompt."""
+    x_Bx = jax.sharding.reshard(jnp.asarray(x_Bx), rows(x_Bx.ndim))
     x_BxGx = jnp.broadcast_to(
         x_Bx[:, None], (x_Bx.shape[0], group_size, *x_Bx.shape[1:]), out_sharding=rows(x_Bx.ndim + 1)
     )

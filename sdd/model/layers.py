@@ -39,15 +39,33 @@ def visible(query_positions_NxT: jax.Array, key_positions_NxS: jax.Array) -> jax
     return (key_Nx1xS >= 0) & (key_Nx1xS <= query_NxTx1)
 
 
-def attend(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS, with_normaliser: bool = False):
-    """Grouped-query attention; with the log of the softmax's normaliser (NxTxH) when asked."""
+def attend(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS) -> jax.Array:
+    """Grouped-query attention."""
     return jax.nn.dot_product_attention(
-        q_NxTxHxC,
-        k_NxSxJxC,
-        v_NxSxJxC,
-        mask=mask_NxTxS[:, None],
-        implementation="xla",
-        return_residual=with_normaliser,
+        q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask=mask_NxTxS[:, None], implementation="xla"
+    )
+
+
+def attend_with_normaliser(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS):
+    """Grouped-query attention NxTxHxC and the log of its softmax's normaliser NxTxH, in float32.
+
+    jax.nn.dot_product_attention offers the normaliser too, but cut off from the
+    gradient (jax 0.10): the joined softmax below would train wrongly, without an error.
+    """
+    N, T, H, C = q_NxTxHxC.shape
+    J = k_NxSxJxC.shape[2]
+    q_NxTxJxRxC = jnp.reshape(q_NxTxHxC, (N, T, J, H // J, C), out_sharding=P(BATCH, None, "tensor", None, None))
+    score_NxTxJxRxS = jnp.einsum(
+        "ntjrc,nsjc->ntjrs", q_NxTxJxRxC, k_NxSxJxC, preferred_element_type=jnp.float32
+    )
+    masked = jnp.where(mask_NxTxS[:, :, None, None, :], score_NxTxJxRxS * C**-0.5, -1e30)
+    log_z_NxTxJxR = jax.nn.logsumexp(masked, axis=-1)
+    weight = jnp.exp(masked - log_z_NxTxJxR[..., None]).astype(v_NxSxJxC.dtype)
+    out = jnp.einsum("ntjrs,nsjc->ntjrc", weight, v_NxSxJxC)
+    merged = P(BATCH, None, "tensor")
+    return (
+        jnp.reshape(out, (N, T, H, C), out_sharding=HEADS),
+        jnp.reshape(log_z_NxTxJxR, (N, T, H), out_sharding=merged),
     )
 
 
@@ -61,8 +79,8 @@ def attend_shared_prefix(q_NxTxHxC, prefix, suffix, prefix_mask_BxMxP, suffix_ma
     N, T, H, C = q_NxTxHxC.shape
     B = prefix[0].shape[0]
     q_BxMxHxC = jnp.reshape(q_NxTxHxC, (B, N // B * T, H, C), out_sharding=HEADS)
-    out_p, log_z_p = attend(q_BxMxHxC, *prefix, prefix_mask_BxMxP, with_normaliser=True)
-    out_s, log_z_s = attend(q_NxTxHxC, *suffix, suffix_mask_NxTxS, with_normaliser=True)
+    out_p, log_z_p = attend_with_normaliser(q_BxMxHxC, *prefix, prefix_mask_BxMxP)
+    out_s, log_z_s = attend_with_normaliser(q_NxTxHxC, *suffix, suffix_mask_NxTxS)
     out_p = jnp.reshape(out_p, (N, T, H, C), out_sharding=HEADS)
     log_z_p = jnp.reshape(log_z_p, (N, T, H), out_sharding=P(BATCH, None, "tensor"))
     share_p = jax.nn.sigmoid(log_z_p - log_z_s)[..., None].astype(out_p.dtype)

@@ -90,6 +90,9 @@ def make(config: ModelConfig, vocab_size: int) -> Model:
         return {"shell": pure(build_shell(shell_key)), "layers": layers}
 
     def apply(params: Params, tokens_NxT: Array, positions_NxT: Array, cache: Cache | None = None):
+        tokens_NxT, positions_NxT = (
+            jax.sharding.reshard(jnp.asarray(x), mesh_lib.rows(2)) for x in (tokens_NxT, positions_NxT)
+        )
         shell = merge("shell", gather(params["shell"], config))
         first_N = jnp.zeros_like(tokens_NxT[:, 0]) if cache is None else cache.last_token_N
         previous_NxT = jnp.concatenate([first_N[:, None], tokens_NxT[:, :-1]], axis=1)

@@ -68,6 +68,10 @@ def make(
     """
 
     def sample(params, context_BxP, context_length_B, row_id_N, key) -> Rollouts:
+        context_BxP, context_length_B, row_id_N = (
+            jax.sharding.reshard(jnp.asarray(x), rows(x.ndim))
+            for x in (context_BxP, context_length_B, row_id_N)
+        )
         key_N = jax.vmap(lambda i: jax.random.fold_in(key, i))(row_id_N)
         state = prefill(model, params, context_BxP, context_length_B, group_size, max_tokens)
         length_N = repeat_rows(context_length_B, group_size)

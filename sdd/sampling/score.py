@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from sdd.mesh import rows
 from sdd.model import Model, empty, fork
 from sdd.model.cache import repeat_rows
 from sdd.sampling.loop import left_padded_positions
@@ -29,6 +30,7 @@ def response_hidden(
     N, T = response_NxT.shape
     if N == B:
         return unshared_response_hidden(model, params, context_BxP, context_length_B, response_NxT)
+    context_length_B = jax.sharding.reshard(jnp.asarray(context_length_B), rows(1))
     positions_BxP = left_padded_positions(context_length_B, P, P)
     hidden_BxPxE, cache = model.apply(params, context_BxP, positions_BxP, empty(model.config, B, P))
     first_Nx1xE = repeat_rows(hidden_BxPxE[:, -1:], N // B)
@@ -46,6 +48,9 @@ def unshared_response_hidden(
 ) -> jax.Array:
     """:func:`response_hidden` with a context a row, from one plain forward pass."""
     P, T = context_NxP.shape[1], response_NxT.shape[1]
+    context_NxP, response_NxT = (
+        jax.sharding.reshard(jnp.asarray(x), rows(2)) for x in (context_NxP, response_NxT)
+    )
     tokens_NxS = jnp.concatenate([context_NxP, response_NxT[:, :-1]], axis=1)
     positions_NxS = left_padded_positions(context_length_N, P, P + T - 1)
     hidden_NxSxE, _ = model.apply(params, tokens_NxS, positions_NxS)

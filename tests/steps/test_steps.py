@@ -1,0 +1,224 @@
+"""Every method on a real batch: what its loss is, where its gradient points, and the same on a mesh of eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sdd import mesh as mesh_lib
+from sdd.losses.divergence import token_logp
+from sdd.sampling.score import unshared_response_hidden
+from sdd.steps import grpo, grpo_diversity, sdsd, sft
+from sdd.steps.base import LossBatch, init_state, make_train_step
+from sdd.tasks.base import TRAIN
+from sdd.testing import graded_batch, tiny_mesh, tiny_model, tiny_task
+
+B, G = 8, 4
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tiny_task()
+
+
+def batch_of(task, seed=0):
+    """Right and wrong answers: those of the base policy."""
+    examples = task.source(TRAIN)[:B]
+    rng = np.random.default_rng(seed)
+    return graded_batch(task, [task.supervised(e, rng, G)[0][1] for e in examples], examples, logp=-1.5)
+
+
+def prepared(step, task, seed=0):
+    graded = batch_of(task, seed)
+    chosen = step.choose(task, graded, np.random.default_rng(seed))
+    return LossBatch(graded.rollouts, chosen.targets, chosen.contexts), chosen
+
+
+METHODS = {
+    "sft": sft.make(sft.Config()),
+    "grpo": grpo.make(grpo.Config(kl_coefficient=0.1, normalise_advantages=True)),
+    "grpo_diversity": grpo_diversity.make(grpo_diversity.Config()),
+    "sdsd": sdsd.make(sdsd.Config(num_demos=2, trust_region=0.3)),
+    "sdsd_mixture_topk": sdsd.make(
+        sdsd.Config(num_demos=3, combine="mixture", estimator="top_k", top_k=5, divergence="js", teacher="live")
+    ),
+    "sdsd_sampled": sdsd.make(sdsd.Config(estimator="sampled", return_to_go=True, teacher="frozen")),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_mesh_of_eight_devices_equals_one(name, task):
+    """Tolerance: 2e-5 in the loss, 1e-4 in each parameter's change (float32, other order of sums)."""
+    step = METHODS[name]
+    batch, _ = prepared(step, task)
+    results = []
+    for sizes in ((1, 1, 1), (2, 2, 2)):
+        mesh = tiny_mesh(*sizes)
+        with jax.set_mesh(mesh):
+            model = tiny_model()
+            state = init_state(step, optax.sgd(1.0), model.init(jax.random.key(0)))
+            before = jax.tree.map(np.asarray, state.params)
+            train_step = make_train_step(step, model, optax.sgd(1.0))
+            state, metrics = train_step(state, mesh_lib.put_rows(mesh, batch))
+            change = jax.tree.map(lambda a, b: np.asarray(a) - b, state.params, before)
+            results.append((float(metrics["loss"]), change))
+    (loss_1, change_1), (loss_8, change_8) = results
+    assert abs(loss_1 - loss_8) < 2e-5
+    moved = False
+    for a, b in zip(jax.tree.leaves(change_1), jax.tree.leaves(change_8), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+        moved |= bool(np.abs(a).max() > 1e-3)
+    assert moved
+
+
+def logp_of(model, params, rollouts):
+    repeat = lambda x: np.repeat(np.asarray(x), G, axis=0)  # noqa: E731
+    hidden = unshared_response_hidden(
+        model, params, repeat(rollouts.context_BxP), repeat(rollouts.context_length_B), rollouts.response_NxT
+    )
+    return np.asarray(token_logp(model.unembed(params, hidden), rollouts.response_NxT))
+
+
+@pytest.fixture
+def one_device():
+    with jax.set_mesh(tiny_mesh()):
+        yield
+
+
+def test_a_live_teacher_without_demonstrations_is_the_student(one_device, task):
+    """Alignment: with an empty demonstration the teacher's log-probabilities are the student's, token by token."""
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    config = sdsd.Config(teacher="live")
+    step = sdsd.make(config)
+    batch, _ = prepared(step, task)
+    empty_index = np.full((B * G, 1), -1, np.int32)
+    graded = batch_of(task)
+    contexts = sdsd.demonstration_contexts(task, graded.examples, graded.rollouts, empty_index)
+    everybody = batch.targets._replace(weight_NxK=np.ones((B * G, 1), np.float32))
+    loss, metrics = step.loss(model, params, sdsd.teacher_params.Teacher((), ()), LossBatch(
+        batch.rollouts, everybody, contexts))
+    assert abs(float(loss)) < 1e-6 and abs(float(metrics["divergence"])) < 1e-6
+    mask = batch.rollouts.mask_NxT
+    expected = (logp_of(model, params, batch.rollouts) * mask * batch.targets.correct_N[:, None]).sum()
+    np.testing.assert_allclose(
+        metrics["teacher_logp_right"], expected / (mask * batch.targets.correct_N[:, None]).sum(), rtol=1e-5
+    )
+    with_demo, _ = step.loss(model, params, sdsd.teacher_params.Teacher((), ()), batch)
+    assert float(with_demo) > 1e-3
+
+
+def test_sdsd_pulls_the_student_towards_the_teacher(one_device, task):
+    model = tiny_model()
+    step = sdsd.make(sdsd.Config(teacher="frozen"))
+    batch, _ = prepared(step, task)
+    state = init_state(step, optax.adam(3e-3), model.init(jax.random.key(0)))
+    train_step = make_train_step(step, model, optax.adam(3e-3))
+    losses = []
+    for _ in range(60):
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_rows_without_a_demonstration_give_no_gradient(one_device, task):
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    step = sdsd.make(sdsd.Config(teacher="live"))
+    batch, _ = prepared(step, task)
+    nobody = batch._replace(targets=batch.targets._replace(weight_NxK=np.zeros((B * G, 1), np.float32)))
+    grads = jax.grad(lambda p: step.loss(model, p, sdsd.teacher_params.Teacher((), ()), nobody)[0])(params)
+    assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
+
+
+def test_grpo_raises_right_answers_and_lowers_wrong_ones(one_device, task):
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    step = grpo.make(grpo.Config())
+    batch, _ = prepared(step, task)
+    before = logp_of(model, params, batch.rollouts)
+    batch = batch._replace(rollouts=batch.rollouts._replace(model_logp_NxT=before))
+    grads = jax.grad(lambda p: step.loss(model, p, (), batch)[0])(params)
+    after = logp_of(model, jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), batch.rollouts)
+    gain_N = ((after - before) * batch.rollouts.mask_NxT).sum(axis=1)
+    assert np.corrcoef(gain_N, batch.targets.advantage_N)[0, 1] > 0.5
+
+
+def test_grpo_gradient_is_the_policy_gradient(one_device, task):
+    """With ratio one: grad = - mean_i mean_t A_i grad log pi, here against autodiff of that formula."""
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    step = grpo.make(grpo.Config())
+    batch, _ = prepared(step, task)
+    batch = batch._replace(
+        rollouts=batch.rollouts._replace(model_logp_NxT=logp_of(model, params, batch.rollouts))
+    )
+    rollouts = batch.rollouts
+
+    def reinforce(p):
+        repeat = lambda x: np.repeat(x, G, axis=0)  # noqa: E731
+        hidden = unshared_response_hidden(
+            model, p, repeat(rollouts.context_BxP), repeat(rollouts.context_length_B), rollouts.response_NxT
+        )
+        logp = token_logp(model.unembed(p, hidden), rollouts.response_NxT)
+        per_row = (logp * rollouts.mask_NxT).sum(1) / rollouts.mask_NxT.sum(1)
+        return -jnp.mean(batch.targets.advantage_N * per_row)
+
+    a = jax.grad(lambda p: step.loss(model, p, (), batch)[0])(params)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(jax.grad(reinforce)(params)), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_the_diversity_bonus_favours_the_rare(task):
+    _, plain = prepared(METHODS["grpo"], task)
+    batch, chosen = prepared(METHODS["grpo_diversity"], task)
+    graded = batch_of(task)
+    correct, strategy = graded.grades.correct_N.reshape(B, G), graded.grades.strategy_N.reshape(B, G)
+    advantage = chosen.targets.advantage_N.reshape(B, G)
+    compared = 0
+    for b in range(B):
+        count = lambda i, b=b: (strategy[b] == strategy[b, i]).sum()  # noqa: E731
+        for i in range(G):
+            for j in range(G):
+                if correct[b, i] and correct[b, j] and count(i) < count(j):
+                    assert advantage[b, i] > advantage[b, j]
+                    compared += 1
+    assert compared and chosen.metrics["bonus"] > 0
+
+
+def test_a_non_finite_update_is_skipped_and_counted(one_device, task):
+    model = tiny_model()
+    plain = sdsd.make(sdsd.Config())
+
+    def scaled(model, params, teacher, batch):
+        loss, metrics = plain.loss(model, params, teacher, batch._replace(targets=batch.targets[0]))
+        return loss * batch.targets[1], metrics
+
+    step = plain._replace(loss=scaled)
+    batch, _ = prepared(plain, task)
+    good, broken = (batch._replace(targets=(batch.targets, np.float32(x))) for x in (1.0, np.nan))
+    state = init_state(step, optax.adam(1e-3), model.init(jax.random.key(0)))
+    before = jax.tree.map(np.array, (state.params, state.opt_state, state.teacher))
+    train_step = make_train_step(step, model, optax.adam(1e-3))
+    for count in (1, 2):
+        state, _ = train_step(state, broken)
+        assert int(state.skipped) == int(state.skipped_in_a_row) == count and int(state.step) == count
+    for a, b in zip(
+        jax.tree.leaves(before), jax.tree.leaves((state.params, state.opt_state, state.teacher)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    state, metrics = train_step(state, good)
+    assert int(state.skipped) == 2 and int(state.skipped_in_a_row) == 0 and np.isfinite(metrics["loss"])
+    assert (np.asarray(state.params["shell"]["embed"]["embedding"]) != before[0]["shell"]["embed"]["embedding"]).any()
+
+
+def test_the_teacher_follows_after_the_update(one_device, task):
+    model = tiny_model()
+    step = sdsd.make(sdsd.Config(ema_decay=0.9))
+    batch, _ = prepared(step, task)
+    state = init_state(step, optax.sgd(0.1), model.init(jax.random.key(0)))
+    start = jax.tree.map(np.array, state.params)
+    state, _ = make_train_step(step, model, optax.sgd(0.1))(state, batch)
+    for a, b, c in zip(*map(jax.tree.leaves, (start, state.params, state.teacher.params)), strict=True):
+        np.testing.assert_allclose(c, 0.9 * a + 0.1 * np.asarray(b), atol=1e-6)
