@@ -32,7 +32,7 @@ demo: $(stamp) ## run the concept graph study; its report lands in runs/demo
 	$(bin)/sdd run experiments/concept_graph/study.py --workdir=runs/demo
 
 test: $(stamp) ## run the tests that take seconds
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n 2
 
 test-slow: $(stamp) ## run the tests that take minutes
 	$(bin)/python -m pytest -m slow

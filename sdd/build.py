@@ -11,7 +11,14 @@ from jax.sharding import Mesh
 
 from sdd import lookup, sampling
 from sdd import mesh as mesh_lib
-from sdd.config import ConfigError, OptimizerConfig, RunConfig, SamplingConfig, check_lengths
+from sdd.config import (
+    ConfigError,
+    OptimizerConfig,
+    RunConfig,
+    SamplingConfig,
+    check_lengths,
+    check_splits,
+)
 from sdd.model import Model
 from sdd.model import make as make_model
 from sdd.sampling import Sampler
@@ -54,13 +61,15 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
     """Builds everything; nothing is compiled yet.
 
     Raises:
-      ConfigError: sizes that do not fit the task or the mesh.
+      ConfigError: what the config asks for does not fit the task or the mesh.
     """
     mesh = mesh_lib.make_mesh(config.mesh)
     check_mesh(config, mesh)
     task = make_task(config, data_dir)
     teacher_length = task.demonstration_context_length
     check_lengths(config, task.context_length, task.response_length, teacher_length)
+    check_splits(config, task.splits)
+    check_prompts(config, task)
     step = lookup.resolve(config.step.name).make(config.step.options)
     model = make_model(config.model, task.tokenizer.vocab_size)
     optimizer, schedule = make_optimizer(
@@ -76,9 +85,7 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
             stop_ids=tuple(task.tokenizer.stop_ids),
         )
 
-    filters = SamplingConfig(
-        config.eval.temperature, config.eval.top_k, config.eval.top_p, config.eval.min_p
-    )
+    filters = SamplingConfig(config.eval.temperature, config.eval.top_k, config.eval.top_p, config.eval.min_p)
     return Parts(
         mesh=mesh,
         task=task,
@@ -110,6 +117,23 @@ def check_mesh(config: RunConfig, mesh: Mesh) -> None:
                 f"config.mesh.tensor={mesh.shape['tensor']}: must divide "
                 f"config.model.{name}={getattr(config.model, name)}"
             )
+
+
+def check_prompts(config: RunConfig, task: Task) -> None:
+    """Refuses evaluations on more prompts than a split has; prepares the task's data where they are not yet.
+
+    Raises:
+      ConfigError: key, value, split and its size.
+    """
+    keys = ("num_prompts", "final_num_prompts") if config.eval.every else ("final_num_prompts",)
+    for split in config.eval.splits:
+        size = len(task.source(split))
+        for key in keys:
+            if getattr(config.eval, key) > size:
+                raise ConfigError(
+                    f"config.eval.{key}={getattr(config.eval, key)}: the split {split!r} of "
+                    f"{task.name} has {size} prompts; valid: 1 to {size}"
+                )
 
 
 def make_optimizer(

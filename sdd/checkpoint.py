@@ -6,13 +6,16 @@ and a digest of every array). The digest is what notices a damaged file that sti
 decodes; the newest checkpoint that reads back whole is the one that is used.
 """
 
+import json
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
+from sdd.config import ConfigError
 from sdd.types import Params, TrainState
 
 
@@ -37,7 +40,7 @@ def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
     """Starts to write a checkpoint of ``state``; training may go on meanwhile.
 
-    An error of the write before (a full disk, say) is raised here.
+    One that is there already stays. An error of the write before is raised here.
     """
     step = int(state.step)
     if step in manager.all_steps():
@@ -60,22 +63,20 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
     Damaged ones are moved aside (``damaged_<step>``), never deleted.
 
     Raises:
-      ValueError: there are checkpoints and none of them can be read.
+      ConfigError: there are checkpoints and none of them can be read.
     """
     damaged: list[tuple[int, str]] = []
-    for step in sorted(manager.all_steps(read=True), reverse=True):
+    manager.reload()
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
             state, meta = _restore(manager, step, template)
         except Exception as error:  # orbax and tensorstore raise many kinds; each means: unreadable
-            damaged.append((step, " ".join(str(error).split())[:200]))
+            damaged.append((step, _in_short(error)))
             continue
-        for bad, _ in damaged:
-            folder = epath.Path(manager.directory) / str(bad)
-            folder.rename(folder.parent / f"damaged_{bad}")
-        manager.reload()
+        _set_aside(manager, [bad for bad, _ in damaged])
         return Restored(state, meta, tuple(damaged))
     if damaged:
-        raise ValueError(
+        raise ConfigError(
             f"no checkpoint in {manager.directory} can be read (newest: step {damaged[0][0]}: "
             f"{damaged[0][1]}); move the folder away to start again"
         )
@@ -100,25 +101,53 @@ def _restore(manager: ocp.CheckpointManager, step: int, template: TrainState):
     return state, items.meta
 
 
+def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
+    """Renames checkpoints so that the run, which will come to their steps again, can write them anew."""
+    folder = epath.Path(manager.directory)
+    for step in steps if jax.process_index() == 0 else ():
+        taken = sum(1 for _ in folder.glob(f"damaged_{step}*"))
+        (folder / str(step)).rename(folder / (f"damaged_{step}" + (f"_{taken + 1}" if taken else "")))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+    if steps:
+        manager.reload()
+
+
 def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
     """The parameters of another run's newest checkpoint.
 
     Raises:
-      ValueError: there is no checkpoint, or its parameters are not the template's.
+      ConfigError: there is no checkpoint, it is damaged, or its parameters are not the template's.
     """
     folder = epath.Path(run_folder).absolute() / "checkpoints"
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
     if not steps:
-        raise ValueError(f"no checkpoint in {folder}: config.train.init_from must name a finished run folder")
+        raise ConfigError(
+            f"config.train.init_from={str(run_folder)!r}: there is no checkpoint in {folder}; "
+            "valid: the folder of a run that has saved one"
+        )
+    newest = folder / str(steps[-1])
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         with ocp.StandardCheckpointer() as reader:
-            return reader.restore(folder / str(steps[-1]) / "params", abstract)
-    except ValueError as error:
-        raise ValueError(
-            f"the parameters in {folder / str(steps[-1])} do not fit this model: "
-            f"{' '.join(str(error).split())[:200]}; the model sections of both configs must agree"
+            params = reader.restore(newest / "params", abstract)
+        saved = json.loads((newest / "meta" / "metadata").read_text())["digest"]
+    except Exception as error:  # as in restore_newest
+        raise ConfigError(
+            f"config.train.init_from={str(run_folder)!r}: {newest} cannot be read into this model "
+            f"({_in_short(error)}); valid: a run whose config.model and task are the same"
         ) from None
+    found = {f".params{path}": bits for path, bits in digest(params).items()}
+    if found != {path: bits for path, bits in saved.items() if path.startswith(".params[")}:
+        raise ConfigError(
+            f"config.train.init_from={str(run_folder)!r}: {newest} is damaged; its parameters "
+            "are not those that were saved"
+        )
+    return params
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def digest(tree: Any) -> dict[str, int]:

@@ -183,7 +183,9 @@ def teacher_health(
     correct_BxN = student.grades.correct_N.reshape(len(examples), -1)
     num_samples = correct_BxN.shape[1]
     demos = {
-        b: b * num_samples + int(rng.choice(np.flatnonzero(row))) for b, row in enumerate(correct_BxN) if row.any()
+        b: b * num_samples + int(rng.choice(np.flatnonzero(row)))
+        for b, row in enumerate(correct_BxN)
+        if row.any()
     }
     if not demos:
         return {}
@@ -195,7 +197,11 @@ def teacher_health(
         for b, row in demos.items()
     ]
     strategy_Bx1 = student.grades.strategy_N[rows_B][:, None]
-    values: dict[str, list[np.ndarray]] = {"teacher_accuracy": [], "teacher_entropy": [], "teacher_follows": []}
+    values: dict[str, list[np.ndarray]] = {
+        "teacher_accuracy": [],
+        "teacher_entropy": [],
+        "teacher_follows": [],
+    }
     for where, rollouts in sample(contexts):
         grades = grade(task, shown[where], rollouts)
         group = lambda x, count=where.stop - where.start: np.asarray(x).reshape(count, -1)  # noqa: E731

@@ -1,9 +1,11 @@
 """What lies where in a run folder, and who may write there."""
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +20,17 @@ from sdd.writers import write_json_atomic
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
+# What the file system answers when the disk is the trouble, and not the program.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Holds the run folder for this process; the lock ends with the process, however it ends.
 
     Raises:
-      ValueError: another process is running there, or the folder cannot be written.
+      ConfigError: another process is running there, or the folder cannot be written.
     """
     if jax.process_index() != 0:
         yield
@@ -32,17 +39,37 @@ def locked(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / ".lock", "w")  # noqa: SIM115 (closed below, with the lock)
     except OSError as error:
-        raise ValueError(f"--workdir={workdir} cannot be written ({error.strerror})") from None
+        raise ConfigError(f"--workdir={workdir} cannot be written ({error.strerror})") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"--workdir={workdir} is in use by another process") from None
+            raise ConfigError(f"--workdir={workdir} is in use by another process") from None
         yield
 
 
-def claim(workdir: Path, config: RunConfig) -> None:
-    """Writes the config and the environment, or checks that the folder belongs to this config.
+@contextlib.contextmanager
+def full_disk_in_one_line(workdir: Path) -> Iterator[None]:
+    """A disk that is full or read-only is not an error of the program.
+
+    Raises:
+      ConfigError: in place of an OSError, or of what orbax makes of one, with such a cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        own = [n for n in (*FULL, *FORBIDDEN) if isinstance(error, OSError) and n == error.errno]
+        causes = own or [n for n in FULL if os.strerror(n) in str(error)]  # orbax wraps them in a text
+        if not causes or isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"{getattr(error, 'filename', None) or workdir} cannot be used ({os.strerror(causes[0])}); "
+            "what was saved is still there, and the same command goes on from it"
+        ) from error
+
+
+def check_owner(workdir: Path, config: RunConfig) -> None:
+    """Refuses a run folder that was begun with another config.
 
     Raises:
       ConfigError: the folder was begun with another config; names the first difference.
@@ -50,21 +77,28 @@ def claim(workdir: Path, config: RunConfig) -> None:
     if jax.process_index() != 0:
         return
     path = workdir / "config.json"
-    mine = json.loads(json.dumps(to_dict(config)))
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        ignored = ("writers", "mesh")  # how a run is shown and laid out does not change what it is
-        for key in sorted(set(flat(mine)) | set(flat(theirs))):
-            if key.split(".")[0] in ignored:
-                continue
-            old, new = flat(theirs).get(key), flat(mine).get(key)
-            if old != new:
-                raise ConfigError(
-                    f"config.{key}={new!r}: {workdir} was begun with {old!r}; "
-                    "use that value to go on, or another --workdir"
-                )
-    write_json_atomic(path, mine)
-    write_json_atomic(workdir / "environment.json", environment())
+    mine = flat(json.loads(json.dumps(to_dict(config))))
+    if not path.exists():
+        return
+    try:
+        theirs = flat(json.loads(path.read_text()))
+    except ValueError:
+        raise ConfigError(f"{path} is not JSON; use another --workdir") from None
+    ignored = ("writers", "mesh")  # how a run is shown and laid out does not change what it is
+    for key in sorted(set(mine) | set(theirs)):
+        old, new = theirs.get(key), mine.get(key)
+        if old != new and key.split(".")[0] not in ignored:
+            raise ConfigError(
+                f"config.{key}={new!r}: {workdir} was begun with {old!r}; "
+                "use that value to go on, or another --workdir"
+            )
+
+
+def claim(workdir: Path, config: RunConfig) -> None:
+    """Writes the config and the environment: from now on the folder is this run's."""
+    if jax.process_index() == 0:
+        write_json_atomic(workdir / "config.json", to_dict(config))
+        write_json_atomic(workdir / "environment.json", environment())
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -107,6 +141,8 @@ def write_batch(workdir: Path, step: int, batch: Any) -> Path:
     """Keeps a batch that broke a step, as .npz with one array a field."""
     path = workdir / f"nonfinite_step_{step:06d}.npz"
     leaves = jax.tree_util.tree_leaves_with_path(batch)
-    arrays = {jax.tree_util.keystr(p).strip("."): np.asarray(x) for p, x in leaves if x.is_fully_addressable}
+    arrays: dict[str, Any] = {
+        jax.tree_util.keystr(p).strip("."): np.asarray(x) for p, x in leaves if x.is_fully_addressable
+    }
     np.savez_compressed(path, **arrays)
     return path

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # a jax.Array on the device, a numpy array on the host
 Params = Any  # a nested dict of arrays
 Key = jax.Array  # a typed key of jax.random
 

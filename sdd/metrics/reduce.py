@@ -128,7 +128,7 @@ def _difference(a: PerPrompt, b: PerPrompt, where: str) -> PerPrompt:
     if isinstance(a, Mapping) != isinstance(b, Mapping):
         raise ValueError(f"{where}: one side is a dict and the other an array; valid: both alike")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return {name: _difference(a[name], b[name], where) for name in a if name in b}  # type: ignore[misc]
+        return {name: _difference(a[name], b[name], where) for name in a if name in b}
     a_B, b_B = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a_B.shape != b_B.shape:
         raise ValueError(

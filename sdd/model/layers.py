@@ -3,6 +3,8 @@
 Modules see one layer's parameters, already gathered over the fsdp axis.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -54,7 +56,9 @@ def attend_with_normaliser(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS):
     """
     N, T, H, C = q_NxTxHxC.shape
     J = k_NxSxJxC.shape[2]
-    q_NxTxJxRxC = jnp.reshape(q_NxTxHxC, (N, T, J, H // J, C), out_sharding=P(BATCH, None, "tensor", None, None))
+    q_NxTxJxRxC = jnp.reshape(
+        q_NxTxHxC, (N, T, J, H // J, C), out_sharding=P(BATCH, None, "tensor", None, None)
+    )
     score_NxTxJxRxS = jnp.einsum(
         "ntjrc,nsjc->ntjrs", q_NxTxJxRxC, k_NxSxJxC, preferred_element_type=jnp.float32
     )
@@ -79,12 +83,21 @@ def attend_shared_prefix(q_NxTxHxC, prefix, suffix, prefix_mask_BxMxP, suffix_ma
     N, T, H, C = q_NxTxHxC.shape
     B = prefix[0].shape[0]
     q_BxMxHxC = jnp.reshape(q_NxTxHxC, (B, N // B * T, H, C), out_sharding=HEADS)
-    out_p, log_z_p = attend_with_normaliser(q_BxMxHxC, *prefix, prefix_mask_BxMxP)
-    out_s, log_z_s = attend_with_normaliser(q_NxTxHxC, *suffix, suffix_mask_NxTxS)
+    out_p, log_z_p = attend_with_normaliser(q_BxMxHxC, prefix[0], prefix[1], prefix_mask_BxMxP)
+    out_s, log_z_s = attend_with_normaliser(q_NxTxHxC, suffix[0], suffix[1], suffix_mask_NxTxS)
     out_p = jnp.reshape(out_p, (N, T, H, C), out_sharding=HEADS)
     log_z_p = jnp.reshape(log_z_p, (N, T, H), out_sharding=P(BATCH, None, "tensor"))
     share_p = jax.nn.sigmoid(log_z_p - log_z_s)[..., None].astype(out_p.dtype)
     return share_p * out_p + (1 - share_p) * out_s
+
+
+def quiet_init(config: ModelConfig) -> jax.nn.initializers.Initializer:
+    """Initialiser of what layers add to the residual stream: 1 / (2 L) of the usual standard deviation.
+
+    The stream then begins as the embeddings. At full size a small network spends its
+    first hundreds of steps on getting the layers' noise out of the way.
+    """
+    return jax.nn.initializers.variance_scaling(1 / (2 * config.num_layers) ** 2, "fan_in", "normal")
 
 
 class Attention(nnx.Module):
@@ -92,12 +105,12 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         E, H, J, C = config.width, config.num_heads, config.num_kv_heads, config.head_dim
-        options = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
         self.config = config
         self.q = nnx.LinearGeneral(E, (H, C), **options)
         self.k = nnx.LinearGeneral(E, (J, C), **options)
         self.v = nnx.LinearGeneral(E, (J, C), **options)
-        self.o = nnx.LinearGeneral((H, C), E, axis=(-2, -1), **options)
+        self.o = nnx.LinearGeneral((H, C), E, axis=(-2, -1), kernel_init=quiet_init(config), **options)
         if config.qk_norm:
             self.q_norm = nnx.RMSNorm(C, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs)
             self.k_norm = nnx.RMSNorm(C, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs)
@@ -131,10 +144,10 @@ class SwiGLU(nnx.Module):
     """``down(silu(gate(x)) * up(x))`` (2002.05202)."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        options = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
         self.gate = nnx.Linear(config.width, config.mlp_dim, **options)
         self.up = nnx.Linear(config.width, config.mlp_dim, **options)
-        self.down = nnx.Linear(config.mlp_dim, config.width, **options)
+        self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=quiet_init(config), **options)
 
     def __call__(self, x_NxTxE: jax.Array) -> jax.Array:
         wide = P(BATCH, None, "tensor")
@@ -146,7 +159,7 @@ class Block(nnx.Module):
     """One pre-norm decoder layer."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        norm = {"epsilon": config.norm_eps, "dtype": config.compute_dtype, "rngs": rngs}
+        norm: dict[str, Any] = {"epsilon": config.norm_eps, "dtype": config.compute_dtype, "rngs": rngs}
         self.attention_norm = nnx.RMSNorm(config.width, **norm)
         self.attention = Attention(config, rngs)
         self.mlp_norm = nnx.RMSNorm(config.width, **norm)
@@ -168,7 +181,7 @@ class Shell(nnx.Module):
         self.final_norm = nnx.RMSNorm(
             config.width, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs
         )
-        options = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
         if config.token_shift:
             self.shift = nnx.Linear(config.width, config.width, **options)
         if not config.tied_embeddings:

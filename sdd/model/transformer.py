@@ -55,7 +55,7 @@ class Model(NamedTuple):
     config: ModelConfig
     vocab_size: int
     init: Callable[[Key], Params]
-    apply: Callable[..., tuple[jax.Array, Cache | None]]
+    apply: Callable[..., tuple[jax.Array, Any]]
     unembed: Callable[[Params, Array], jax.Array]
 
 

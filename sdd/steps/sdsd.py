@@ -168,8 +168,9 @@ def make(config: Config) -> StepDef:
 
 
 def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:
-    """Hidden states of the student NxTxE and of the K teachers NxTxKxE (and of the start, for a trust region)."""
+    """Hidden states: student NxTxE, K teachers NxTxKxE, and for a trust region the start's NxTxKxE."""
     rollouts, contexts = batch.rollouts, batch.contexts
+    assert contexts is not None  # choose always makes them
     student_NxTxE = response_hidden(
         model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
     )

@@ -9,7 +9,6 @@ from sdd.data import pad_left
 from sdd.tasks.base import Example, Task
 from sdd.types import Contexts, Rollouts
 
-
 COLUMN_STEP = 16  # contexts are padded to a multiple, so that few shapes are compiled
 
 

@@ -70,7 +70,7 @@ def choose_demonstrations(
 
 
 def demonstration_metrics(demos: Demonstrations, grades: Grades) -> dict[str, float]:
-    """What was chosen, for the log: how many rows have a teacher, and how alike demonstration and rollout are."""
+    """What was chosen, for the log: rows with a teacher, and how alike demonstration and rollout are."""
     has_NxK = demos.index_NxK >= 0
     same_NxK = grades.strategy_N[demos.index_NxK] == grades.strategy_N[:, None]
     return {

@@ -59,7 +59,9 @@ def naive_forward(params, config, tokens):
         for h in range(config.num_heads):
             keys = [turn(k[s, h // group], s) for s in range(len(tokens))]
             for t in range(len(tokens)):
-                score = np.array([turn(q[t, h], t) @ keys[s] for s in range(t + 1)]) / np.sqrt(config.head_dim)
+                score = np.array([turn(q[t, h], t) @ keys[s] for s in range(t + 1)]) / np.sqrt(
+                    config.head_dim
+                )
                 weight = np.exp(score - score.max())
                 out[t, h] = (weight / weight.sum()) @ v[: t + 1, h // group]
         x = x + np.einsum("thc,hce->te", out, att["o"]["kernel"])
@@ -86,7 +88,9 @@ def test_cached_decode_equals_full_forward(mesh):
     params = model.init(jax.random.key(0))
     tokens, length = inputs()
     response = np.random.default_rng(1).integers(3, 78, (B * G, T)).astype(np.int32)
-    hidden, cache = model.apply(params, tokens, left_padded_positions(length, P, P), empty(model.config, B, P))
+    hidden, cache = model.apply(
+        params, tokens, left_padded_positions(length, P, P), empty(model.config, B, P)
+    )
     cache = fork(cache, model.config, G, T)
     stepwise = [np.repeat(np.asarray(hidden[:, -1]), G, axis=0)]
     for t in range(T):
@@ -115,7 +119,9 @@ def test_remat_changes_no_gradient(mesh, remat):
         return jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, tokens, positions)[0] ** 2)))(params)
 
     for a, b in zip(
-        jax.tree.leaves(gradient(tiny_model())), jax.tree.leaves(gradient(tiny_model(remat=remat))), strict=True
+        jax.tree.leaves(gradient(tiny_model())),
+        jax.tree.leaves(gradient(tiny_model(remat=remat))),
+        strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

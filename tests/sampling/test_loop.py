@@ -30,7 +30,10 @@ def contexts(seed=0):
     return tokens, length
 
 
-def draw(model, params, config=SamplingConfig(), key=1, rows=None, stop=STOP):
+PLAIN = SamplingConfig()
+
+
+def draw(model, params, config=PLAIN, key=1, rows=None, stop=STOP):
     sampler = sampling.make(model, config, group_size=G, max_tokens=T, stop_ids=stop)
     tokens, length = contexts()
     rows = np.arange(B * G, dtype=np.int32) if rows is None else rows
@@ -42,7 +45,11 @@ def test_log_probabilities_equal_a_training_forward_pass(model, config):
     model, params = model
     r = draw(model, params, config)
     hidden = unshared_response_hidden(
-        model, params, np.repeat(np.asarray(r.context_BxP), G, 0), np.repeat(np.asarray(r.context_length_B), G), r.response_NxT
+        model,
+        params,
+        np.repeat(np.asarray(r.context_BxP), G, 0),
+        np.repeat(np.asarray(r.context_length_B), G),
+        r.response_NxT,
     )
     logits = model.unembed(params, hidden)
     expected_logp, expected_entropy = map(np.asarray, (token_logp(logits, r.response_NxT), entropy(logits)))
@@ -51,7 +58,9 @@ def test_log_probabilities_equal_a_training_forward_pass(model, config):
     close = {"rtol": 0, "atol": 2e-5}
     np.testing.assert_allclose(expected_logp[r.mask_NxT], r.model_logp_NxT[r.mask_NxT], **close)
     np.testing.assert_allclose(expected_entropy[r.mask_NxT], r.entropy_NxT[r.mask_NxT], **close)
-    drawn = np.take_along_axis(np.asarray(jax.nn.log_softmax(filtered)), r.response_NxT[..., None], -1)[..., 0]
+    drawn = np.take_along_axis(np.asarray(jax.nn.log_softmax(filtered)), r.response_NxT[..., None], -1)[
+        ..., 0
+    ]
     np.testing.assert_allclose(drawn[r.mask_NxT], r.sampling_logp_NxT[r.mask_NxT], **close)
 
 
@@ -62,7 +71,9 @@ def test_rows_end_at_their_first_stop_token(model):
     for row, mask, end in zip(r.response_NxT, r.mask_NxT, ends, strict=True):
         length = mask.sum()
         assert mask[:length].all() and (row[length:] == 0).all()
-        assert end.sum() == (1 if length < T else end[T - 1]) and (not end.any() or end.argmax() == length - 1)
+        assert end.sum() == (1 if length < T else end[T - 1]) and (
+            not end.any() or end.argmax() == length - 1
+        )
 
 
 def test_the_loop_ends_when_all_rows_have_ended(model):

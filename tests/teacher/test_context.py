@@ -23,4 +23,5 @@ def test_rows_hold_the_prompt_and_the_chosen_demonstration():
             length = contexts.length_NxK[row, k]
             np.testing.assert_array_equal(contexts.tokens_NxKxD[row, k, -length:], expected)
             assert (contexts.tokens_NxKxD[row, k, :-length] == task.tokenizer.pad_id).all()
-    np.testing.assert_array_equal(contexts.tokens_NxKxD[2, 0, -contexts.length_NxK[2, 0] :], task.prompt(examples[0]))
+    plain = contexts.tokens_NxKxD[2, 0, -contexts.length_NxK[2, 0] :]
+    np.testing.assert_array_equal(plain, task.prompt(examples[0]))

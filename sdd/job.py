@@ -1,0 +1,44 @@
+"""What stays the same through a run, and how the run speaks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import rich.console
+from rich.markup import escape
+
+from sdd.build import Parts
+from sdd.config import RunConfig
+from sdd.writers import Writers
+
+
+class Job(NamedTuple):
+    """Attributes:
+    config: the resolved config.
+    workdir: the run folder.
+    parts: what the config was built into.
+    writers: the open logs.
+    console: where to say what happens.
+    stop_asked: ``() -> bool``, whether a signal asked the run to save and stop.
+    """
+
+    config: RunConfig
+    workdir: Path
+    parts: Parts
+    writers: Writers
+    console: rich.console.Console
+    stop_asked: Callable[[], bool]
+
+
+def say(job: Job, text: str) -> None:
+    """A line on the terminal, from the first process."""
+    if jax.process_index() == 0:
+        job.console.print(escape(text), highlight=False)
+
+
+def announce(job: Job, step: int, event: str, message: str) -> None:
+    """Something a person should know: on the terminal and in events.jsonl."""
+    job.writers.log_event(step, event, message)
+    if jax.process_index() == 0:
+        job.console.print(f"[bold yellow]{escape(event)}[/] {escape(message)}", highlight=False)

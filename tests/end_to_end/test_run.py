@@ -1,0 +1,142 @@
+"""A whole run, where it may be written, what it may start from, and other meshes."""
+
+import errno
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sdd import checkpoint, loop, mesh, runfolder
+from sdd.config import ConfigError, MeshConfig
+
+
+def lines(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_every_step_and_every_evaluation_is_logged_once(undisturbed):
+    assert [row["step"] for row in lines(undisturbed, "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in lines(undisturbed, "timings.jsonl")] == [1, 2, 3, 4, 5, 6]
+    evaluations = [(row["step"], row["split"]) for row in lines(undisturbed, "evaluations.jsonl")]
+    assert evaluations == [(step, split) for step in (0, 3, 6) for split in ("id", "harder")]
+
+
+def test_the_small_run_is_not_idle(undisturbed):
+    """Parameters, optimizer and teacher move at every step: else the tests beside this one could not fail."""
+    losses = [row["loss"] for row in lines(undisturbed, "metrics.jsonl")]
+    assert len(set(losses)) == 6
+    four, six = (
+        json.loads((undisturbed / "checkpoints" / step / "meta" / "metadata").read_text())["digest"]
+        for step in ("4", "6")
+    )
+    for section in (".params", ".opt_state", ".teacher"):
+        paths = [path for path in four if path.startswith(section)]
+        assert paths and all(four[path] != six[path] for path in paths), section
+
+
+def test_a_finished_run_is_not_run_again(small, quiet_run, undisturbed, leaves):
+    before = leaves(undisturbed)
+    quiet_run(small(), undisturbed)
+    assert leaves(undisturbed) == before
+    assert len(lines(undisturbed, "timings.jsonl")) == 6
+
+
+def test_a_resumed_run_on_eight_devices(small, quiet_run, undisturbed, tmp_path, one_device):
+    """Tolerance: 1e-3 relative, other orders of sums in float32 over four steps of a loss near 1."""
+    quiet_run(small(train_checkpoint_every=2, train_keep_checkpoints=3), tmp_path)
+    for step in ("4", "6"):
+        (tmp_path / "checkpoints" / step).rename(tmp_path / f"moved_{step}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "make_mesh", lambda config: wide)
+        wide = jax.make_mesh(
+            (2, 2, 2), mesh.AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3, devices=jax.devices()
+        )
+        shown = quiet_run(small(mesh_data=2, mesh_fsdp=2, mesh_tensor=2), tmp_path)
+    assert "data 2 x fsdp 2 x tensor 2" in shown and "resuming from step 2" in shown
+    for ours, theirs in zip(
+        lines(tmp_path, "metrics.jsonl"), lines(undisturbed, "metrics.jsonl"), strict=True
+    ):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-3, atol=1e-5)
+
+
+def test_another_config_is_refused(small, quiet_run, undisturbed):
+    with pytest.raises(ConfigError, match=r"^config.train.group_size=2: .* was begun with 4; use that value"):
+        quiet_run(small(train_group_size=2), undisturbed)
+
+
+def test_what_is_refused_leaves_no_claim(small, quiet_run, tmp_path):
+    """So that the corrected command may use the same folder."""
+    with pytest.raises(ConfigError, match=r"^config\.eval\.splits"):
+        quiet_run(small(eval_splits=("idd",)), tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_folder_in_use_is_refused(small, quiet_run, tmp_path):
+    with runfolder.locked(tmp_path), pytest.raises(ConfigError, match="is in use by another process"):
+        quiet_run(small(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing ...\n[os_error_code=28: No space left on device]"),
+    ],
+)
+def test_a_full_disk_is_one_line(small, quiet_run, tmp_path, monkeypatch, error):
+    """As the system says it, and as orbax does (tensorstore's text)."""
+
+    def save(*args):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(ConfigError, match=r"cannot be used \(No space left on device\)") as caught:
+        quiet_run(small(), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_init_from(small, quiet_run, undisturbed, tmp_path):
+    quiet_run(small(train_init_from=str(undisturbed), optimizer_learning_rate=0.0), tmp_path)
+    saved, begun = (
+        json.loads((folder / "checkpoints" / "6" / "meta" / "metadata").read_text())["digest"]
+        for folder in (undisturbed, tmp_path)
+    )
+    params = [path for path in saved if path.startswith(".params")]
+    assert params and all(saved[path] == begun[path] for path in params)
+
+
+def test_init_from_what_does_not_fit(small, quiet_run, undisturbed, tmp_path):
+    empty = tmp_path / "empty"
+    cases = {
+        "there is no checkpoint in": small(train_init_from=str(empty)),
+        "cannot be read into this model": small(train_init_from=str(undisturbed), model_width=24),
+    }
+    for i, (message, config) in enumerate(cases.items()):
+        with pytest.raises(ConfigError, match=r"^config.train.init_from='.*" + message) as caught:
+            quiet_run(config, tmp_path / str(i))
+        assert "\n" not in str(caught.value)
+
+
+def test_bad_configs_exit_with_2(start, undisturbed, tmp_path):
+    process = start(tmp_path, flags=("--config.eval.num_prompts=9",))
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    [line] = [line for line in output.splitlines() if line]
+    assert line == (
+        "sdd: config.eval.num_prompts=9: the split 'id' of concept_graph has 8 prompts; valid: 1 to 8"
+    )
+
+
+def test_numbers_come_back(small, quiet_run, undisturbed, tmp_path):
+    """What run() returns is the last evaluation."""
+    result = loop.run(small(), undisturbed)
+    last = [row for row in lines(undisturbed, "evaluations.jsonl") if row["step"] == 6]
+    assert result["id"]["pass@1"] == last[0]["metrics"]["pass@1"]["value"]
+    assert set(result) == {"id", "harder"}
+
+
+def test_meshes_that_do_not_divide(small):
+    del small
+    with pytest.raises(ConfigError, match="must multiply to 8"):
+        mesh.make_mesh(MeshConfig(3, 1, 1), jax.devices())
