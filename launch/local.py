@@ -1,6 +1,6 @@
 """Runs a command of sdd on this machine, on several CPU devices.
 
-    python launch/local.py --devices 8 -- run CONFIG --workdir=runs/try --mesh.fsdp=4
+    python launch/local.py --devices 8 -- run CONFIG --workdir=runs/try --config.mesh.fsdp=4
 
 A mesh that will later cover accelerators can be tried this way on a laptop: XLA splits the CPU into that
 many devices. ``--dry_run`` prints the command, ready for a shell, and starts nothing.

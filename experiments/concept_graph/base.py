@@ -19,7 +19,8 @@ def base(step: str) -> ml_collections.ConfigDict:
     c.model.num_layers = 3
     c.model.width = 64
     c.model.num_heads = c.model.num_kv_heads = 4
-    c.model.head_dim = 16
+    c.model.head_dim = 32  # narrow heads blur the entities that a head reads together
+    c.model.mlp_dim = 128
     c.model.rope_fraction = 0.5
     c.model.token_shift = True  # without it so small a network is slow to learn to look edges up
 
@@ -27,7 +28,7 @@ def base(step: str) -> ml_collections.ConfigDict:
     c.optimizer.weight_decay = 0.0
     c.optimizer.clip_norm = 1.0
 
-    c.eval.every = 50
+    c.eval.every = 100
     c.eval.num_prompts = 128
     c.eval.num_samples = 32
     c.eval.final_num_prompts = 384

@@ -14,9 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the settings of the warm start."""
     c = base("sdd.steps.sft")
     c.step.num_answers = 4  # and 4 more with a demonstration
-    c.train.num_steps = 1600
+    c.train.num_steps = 1500
     c.train.prompts_per_step = 32
-    c.train.checkpoint_every = 400
+    c.train.checkpoint_every = 500
     c.optimizer.learning_rate = 5e-3
     c.optimizer.schedule = "cosine"
     c.eval.every = 0  # only at the end

@@ -54,6 +54,7 @@ def test_killed_while_a_checkpoint_is_written(start, leaves, reference, tmp_path
         time.sleep(0.0005)
     process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before the checkpoint was seen"
     finish(start, tmp_path)
     assert leaves(tmp_path) == reference
 

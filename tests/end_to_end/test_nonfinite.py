@@ -64,6 +64,7 @@ def test_too_many_in_a_row_stop_the_run(broken, quiet_run, tmp_path):
     assert [row["skipped"] for row in lines(tmp_path, "metrics.jsonl")] == [0, 0, 0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_exit_code(start, tmp_path):
     flags = ("--config.step.name=broken_step", "--config.step.first=1", "--config.step.last=9")
     process = start(tmp_path, flags=(*flags, "--config.train.max_skipped_in_a_row=2"))

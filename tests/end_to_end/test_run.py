@@ -1,7 +1,9 @@
 """A whole run, where it may be written, what it may start from, and other meshes."""
 
 import errno
+import gc
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -42,21 +44,21 @@ def test_a_finished_run_is_not_run_again(small, quiet_run, undisturbed, leaves):
     assert len(lines(undisturbed, "timings.jsonl")) == 6
 
 
-def test_a_resumed_run_on_eight_devices(small, quiet_run, undisturbed, tmp_path, one_device):
-    """Tolerance: 1e-3 relative, other orders of sums in float32 over four steps of a loss near 1."""
-    quiet_run(small(train_checkpoint_every=2, train_keep_checkpoints=3), tmp_path)
+@pytest.mark.slow
+def test_a_resumed_run_on_eight_devices(small, quiet_run, tmp_path):
+    """Tolerance: 1e-3 relative, for other orders of sums in float32 over four steps."""
+    quiet_run(small(train_keep_checkpoints=3), tmp_path)
+    on_one = lines(tmp_path, "metrics.jsonl")
     for step in ("4", "6"):
         (tmp_path / "checkpoints" / step).rename(tmp_path / f"moved_{step}")
+    wide = mesh.make_mesh.func(MeshConfig(2, 2, 2), jax.devices())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mesh, "make_mesh", lambda config: wide)
-        wide = jax.make_mesh(
-            (2, 2, 2), mesh.AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3, devices=jax.devices()
-        )
-        shown = quiet_run(small(mesh_data=2, mesh_fsdp=2, mesh_tensor=2), tmp_path)
+        shown = quiet_run(small(train_keep_checkpoints=3, mesh_data=2, mesh_fsdp=2, mesh_tensor=2), tmp_path)
     assert "data 2 x fsdp 2 x tensor 2" in shown and "resuming from step 2" in shown
-    for ours, theirs in zip(
-        lines(tmp_path, "metrics.jsonl"), lines(undisturbed, "metrics.jsonl"), strict=True
-    ):
+    on_eight = lines(tmp_path, "metrics.jsonl")
+    assert on_eight[:2] == on_one[:2]
+    for ours, theirs in zip(on_eight, on_one, strict=True):
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-3, atol=1e-5)
 
 
@@ -96,16 +98,34 @@ def test_a_full_disk_is_one_line(small, quiet_run, tmp_path, monkeypatch, error)
     assert "\n" not in str(caught.value)
 
 
-def test_init_from(small, quiet_run, undisturbed, tmp_path):
-    quiet_run(small(train_init_from=str(undisturbed), optimizer_learning_rate=0.0), tmp_path)
-    saved, begun = (
-        json.loads((folder / "checkpoints" / "6" / "meta" / "metadata").read_text())["digest"]
-        for folder in (undisturbed, tmp_path)
-    )
-    params = [path for path in saved if path.startswith(".params")]
-    assert params and all(saved[path] == begun[path] for path in params)
+def test_init_from(small, undisturbed):
+    """The parameters are those of the newest checkpoint; optimizer, teacher and counters begin anew."""
+    config = small(train_init_from=str(undisturbed))
+    parts = loop.make_parts(small(), None)
+    with jax.set_mesh(parts.mesh):
+        state = loop.initialised(config, parts, loop.first_state(config, parts))
+    saved = json.loads((undisturbed / "checkpoints" / "6" / "meta" / "metadata").read_text())["digest"]
+    begun = checkpoint.digest(state)
+    assert all(begun[path] == bits for path, bits in saved.items() if path.startswith(".params"))
+    assert int(state.step) == 0
+    for student, teacher in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(state.teacher.params), strict=True
+    ):
+        np.testing.assert_array_equal(student, teacher)
 
 
+def test_init_from_a_damaged_checkpoint(small, quiet_run, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "warm")
+    file = tmp_path / "warm" / "checkpoints" / "6" / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    meta["digest"][next(path for path in meta["digest"] if path.startswith(".params"))] += 1
+    file.write_text(json.dumps(meta))
+    with pytest.raises(ConfigError, match="is damaged; its parameters"):
+        quiet_run(small(train_init_from=str(tmp_path / "warm")), tmp_path / "run")
+
+
+# orbax leaves coroutines behind when a read fails, and Python says so when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_init_from_what_does_not_fit(small, quiet_run, undisturbed, tmp_path):
     empty = tmp_path / "empty"
     cases = {
@@ -116,6 +136,8 @@ def test_init_from_what_does_not_fit(small, quiet_run, undisturbed, tmp_path):
         with pytest.raises(ConfigError, match=r"^config.train.init_from='.*" + message) as caught:
             quiet_run(config, tmp_path / str(i))
         assert "\n" not in str(caught.value)
+        del caught
+        gc.collect()
 
 
 def test_bad_configs_exit_with_2(start, undisturbed, tmp_path):
@@ -134,9 +156,3 @@ def test_numbers_come_back(small, quiet_run, undisturbed, tmp_path):
     last = [row for row in lines(undisturbed, "evaluations.jsonl") if row["step"] == 6]
     assert result["id"]["pass@1"] == last[0]["metrics"]["pass@1"]["value"]
     assert set(result) == {"id", "harder"}
-
-
-def test_meshes_that_do_not_divide(small):
-    del small
-    with pytest.raises(ConfigError, match="must multiply to 8"):
-        mesh.make_mesh(MeshConfig(3, 1, 1), jax.devices())
