@@ -70,6 +70,8 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
     check_lengths(config, task.context_length, task.response_length, teacher_length)
     check_splits(config, task.splits)
     check_prompts(config, task)
+    for path in config.eval.metrics:
+        check_metric(path)
     step = lookup.resolve(config.step.name).make(config.step.options)
     model = make_model(config.model, task.tokenizer.vocab_size)
     optimizer, schedule = make_optimizer(
@@ -97,6 +99,20 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
         sampler=sampler(config.sampling, config.train.group_size),
         eval_sampler=functools.cache(lambda num_samples: sampler(filters, num_samples)),
     )
+
+
+def check_metric(path: str) -> None:
+    """Refuses a metric that is not there, before anything is trained.
+
+    Raises:
+      ConfigError: the dotted path leads nowhere, or not to a function.
+    """
+    try:
+        metric = lookup.resolve(path)
+    except lookup.PathError as error:
+        raise ConfigError(f"config.eval.metrics={path!r}: {error}") from None
+    if not callable(metric):
+        raise ConfigError(f"config.eval.metrics={path!r}: not a function; valid: Samples -> {{name: values}}")
 
 
 def check_mesh(config: RunConfig, mesh: Mesh) -> None:

@@ -99,6 +99,7 @@ def evaluate(
     num_samples: int,
     ks: tuple[int, ...],
     resamples: int,
+    extra: tuple[str, ...] = (),
 ) -> Evaluation:
     """Samples, grades and measures the examples of a split.
 
@@ -110,6 +111,7 @@ def evaluate(
       num_samples: n, rollouts a prompt.
       ks: the k of pass@k and distinct@k; empty: powers of two up to n.
       resamples: of the bootstrap over prompts.
+      extra: dotted paths of metrics beside the standard ones.
     """
     pieces, records = [], []
     for where, rollouts in sample([task.prompt(e) for e in examples]):
@@ -119,7 +121,8 @@ def evaluate(
     rollouts, grades = (
         jax.tree.map(lambda *x: np.concatenate(x), *part) for part in zip(*pieces, strict=True)
     )
-    values = rollout_metrics(group_samples(rollouts, grades, num_samples, len(task.strategies), ks))
+    samples = group_samples(rollouts, grades, num_samples, len(task.strategies), ks)
+    values = rollout_metrics(samples, extra=extra)
     return Evaluation(bootstrap(values, seed=0, num_resamples=resamples), records, rollouts, grades)
 
 

@@ -107,7 +107,9 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
             data.set_state(restored.meta["data"])
             say_resumed(job, restored)
         train(job, manager, state, data)
-        return validation.final_metrics(job)
+        final = validation.final_metrics(job)
+        say(job, validation.summary(job, final))
+        return final
 
 
 def train(job: Job, manager, state: TrainState, data: Any) -> None:

@@ -159,6 +159,7 @@ class EvalConfig:
       top_p: 1: off.
       min_p: 0: off.
       bootstrap: resamples behind each interval.
+      metrics: dotted paths of further metrics, functions ``sdd.metrics.Samples -> {name: value a prompt}``.
     """
 
     splits: tuple[str, ...] = ("id", "larger", "harder")
@@ -174,6 +175,7 @@ class EvalConfig:
     top_p: float = 1.0
     min_p: float = 0.0
     bootstrap: int = 1000
+    metrics: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

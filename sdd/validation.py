@@ -99,6 +99,7 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
         num_samples=size.num_samples,
         ks=tuple(k for k in config.eval.ks if k <= size.num_samples),
         resamples=config.eval.bootstrap,
+        extra=config.eval.metrics,
     )
     metrics = dict(result.metrics)
     if split == config.eval.splits[0] and job.parts.step.tutor is not None:
@@ -168,6 +169,16 @@ def announce_findings(job: Job, step: int) -> None:
     for finding in health.diagnose(history):
         if finding.step == step and (step, finding.event) not in said:
             announce(job, step, finding.event, finding.message)
+
+
+def summary(job: Job, final: dict[str, dict[str, float]]) -> str:
+    """One line a split of the last evaluation, and where the rest is."""
+    names = ["pass@1", f"pass@{job.config.eval.final_num_samples}", "top_strategy_share", "token_entropy"]
+    lines = [
+        f"{split}: " + "  ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
+        for split, metrics in final.items()
+    ]
+    return "\n".join([*lines, str(job.workdir)])
 
 
 def final_metrics(job: Job) -> dict[str, dict[str, float]]:

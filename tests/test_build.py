@@ -90,3 +90,13 @@ def test_more_prompts_than_a_split_has(run):
             build.check_prompts(run(**fits | {f"eval_{key}": 17}), task)
     # Without evaluations on the way, only the last one's size counts.
     build.check_prompts(run(**fits | {"eval_num_prompts": 17, "eval_every": 0}), task)
+
+
+def test_metrics_that_are_not_there():
+    build.check_metric("sdd.metrics.rollouts.pass_hat_metrics")
+    with pytest.raises(
+        ConfigError, match=r"^config\.eval\.metrics='sdd\.metrics\.pas_metrics': .*pass_metrics"
+    ):
+        build.check_metric("sdd.metrics.pas_metrics")
+    with pytest.raises(ConfigError, match="not a function"):
+        build.check_metric("sdd.metrics.rollouts.METRICS")

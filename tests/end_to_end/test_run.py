@@ -44,6 +44,17 @@ def test_a_finished_run_is_not_run_again(small, quiet_run, undisturbed, leaves):
     assert len(lines(undisturbed, "timings.jsonl")) == 6
 
 
+def test_a_metric_named_in_the_config(small, quiet_run, undisturbed, tmp_path):
+    names = ("sdd.metrics.rollouts.pass_hat_metrics",)
+    shown = quiet_run(
+        small(train_num_steps=1, optimizer_warmup_steps=0, eval_every=0, eval_metrics=names), tmp_path
+    )
+    metrics = lines(tmp_path, "evaluations.jsonl")[0]["metrics"]
+    assert metrics["pass^1"]["value"] == pytest.approx(metrics["pass@1"]["value"])
+    assert "pass^1" not in lines(undisturbed, "evaluations.jsonl")[0]["metrics"]
+    assert f"id: pass@1 {metrics['pass@1']['value']:.3f}" in shown
+
+
 @pytest.mark.slow
 def test_a_resumed_run_on_eight_devices(small, quiet_run, tmp_path):
     """Tolerance: 1e-3 relative, for other orders of sums in float32 over four steps."""
