@@ -94,8 +94,11 @@ def make(config: ModelConfig, vocab_size: int) -> Model:
             jax.sharding.reshard(jnp.asarray(x), mesh_lib.rows(2)) for x in (tokens_NxT, positions_NxT)
         )
         shell = merge("shell", gather(params["shell"], config))
-        first_N = jnp.zeros_like(tokens_NxT[:, 0]) if cache is None else cache.last_token_N
-        previous_NxT = jnp.concatenate([first_N[:, None], tokens_NxT[:, :-1]], axis=1)
+        if cache is None:
+            first_Nx1 = jnp.zeros((tokens_NxT.shape[0], 1), jnp.int32, out_sharding=mesh_lib.rows(2))
+        else:
+            first_Nx1 = jax.sharding.reshard(cache.last_token_N[:, None], mesh_lib.rows(2))
+        previous_NxT = jnp.concatenate([first_Nx1, tokens_NxT[:, :-1]], axis=1)
         x_NxTxE = shell.read(tokens_NxT, previous_NxT, positions_NxT)
         if cache is not None:
             at = (0, cache.length)

@@ -48,10 +48,10 @@ def unshared_response_hidden(
 ) -> jax.Array:
     """:func:`response_hidden` with a context a row, from one plain forward pass."""
     P, T = context_NxP.shape[1], response_NxT.shape[1]
-    context_NxP, response_NxT = (
-        jax.sharding.reshard(jnp.asarray(x), rows(2)) for x in (context_NxP, response_NxT)
-    )
-    tokens_NxS = jnp.concatenate([context_NxP, response_NxT[:, :-1]], axis=1)
+    tokens_NxS = jax.sharding.reshard(jnp.asarray(context_NxP), rows(2))
+    if T > 1:
+        read_NxR = jax.sharding.reshard(jnp.asarray(response_NxT), rows(2))[:, :-1]
+        tokens_NxS = jnp.concatenate([tokens_NxS, read_NxR], axis=1)
     positions_NxS = left_padded_positions(context_length_N, P, P + T - 1)
     hidden_NxSxE, _ = model.apply(params, tokens_NxS, positions_NxS)
     return hidden_NxSxE[:, P - 1 :]
