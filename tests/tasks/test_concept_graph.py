@@ -238,9 +238,9 @@ def test_lengths_never_exceed_the_declared_ones(config):
         for record in generate(config, 0, split):
             example = decode(record)
             longest = max(longest, len(task.prompt(example)))
-            for context, response in task.supervised(example, rng, 1):
+            for context, responses in task.supervised(example, rng, 2):
                 assert len(context) <= task.demonstration_context_length
-                assert len(response) <= task.response_length
+                assert all(len(response) <= task.response_length for response in responses)
     assert longest == task.context_length  # and the declaration is not idle
 
 
@@ -266,15 +266,17 @@ def test_supervised_rows_follow_the_base_policy(bias):
         facts = {c: (n, b) for c, n, b in chain_facts(task, example)}
         weight = {c: math.exp(prior(config, c, n)) for c, (n, _) in facts.items()}
         total = sum(weight.values())
-        rows = task.supervised(example, rng, num)
-        assert len(rows) == 2 * num
+        (plain, answers), (_, taught) = task.supervised(example, rng, num)
+        assert len(answers) == len(taught) == num
+        # A demonstration prompt has one demonstration for all its answers: many prompts, one answer each.
+        demonstrated = [task.supervised(example, rng, 1)[1] for _ in range(num)]
         for c, w in weight.items():
             expected[task.strategies.index(c)] += num * w / total
         by_concept = {
             task.strategies[task.grade(example, np.array(ch)).strategy]: ch for ch in example["chains"]
         }
-        for context, response in rows[:num]:
-            np.testing.assert_array_equal(context, task.prompt(example))
+        np.testing.assert_array_equal(plain, task.prompt(example))
+        for response in answers:
             words = task.tokenizer.decode(response).split()
             concept = words[0].rstrip("0123456789")
             picked[task.strategies.index(concept)] += 1
@@ -286,7 +288,7 @@ def test_supervised_rows_follow_the_base_policy(bias):
         valid = [c for c in weight if not facts[c][1]]
         valid_total = sum(weight[c] for c in valid)
         counts = dict.fromkeys(valid, 0)
-        for context, response in rows[num:]:
+        for context, (response,) in demonstrated:
             grade = task.grade(example, response)
             assert grade.correct
             demonstration = context[len(task.prompt(example)) - 2 : -3]  # after BOS, edges and DEMO
@@ -315,7 +317,8 @@ def test_supervised_rows_follow_the_base_policy(bias):
 
 def test_supervised_rows_are_a_function_of_the_generator(task, graphs):
     def rows(seed):
-        return task.supervised(graphs["train"][0], np.random.default_rng(seed), 6)
+        groups = task.supervised(graphs["train"][0], np.random.default_rng(seed), 6)
+        return [(context, response) for context, responses in groups for response in responses]
 
     for (c, r), (c2, r2) in zip(rows(0), rows(0), strict=True):
         np.testing.assert_array_equal(c, c2)
