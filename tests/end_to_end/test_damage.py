@@ -55,7 +55,7 @@ def copy(undisturbed, tmp_path):
 def test_the_one_before_is_used(small, quiet_run, undisturbed, leaves, copy, damage):
     damage(copy / "checkpoints" / "6")
     shown = quiet_run(small(), copy)
-    assert "damaged_checkpoint checkpoint 6 is damaged" in shown and "resuming from step 4" in shown
+    assert "damaged_checkpoint: checkpoint 6 is damaged" in shown and "resuming from step 4" in shown
     [event] = [json.loads(e) for e in (copy / "events.jsonl").read_text().splitlines() if "damaged" in e]
     assert (event["event"], event["step"]) == ("damaged_checkpoint", 4)
     assert "using step 4" in event["message"]
