@@ -29,7 +29,7 @@ LOGICAL_AXES = {
     "shift/kernel": (None, None),
 }
 
-# The reduced pytree of a remat policy: what the backward pass may keep.
+# Remat policies by name: what the forward pass keeps for the backward pass.
 REMAT = {
     "none": lambda f: f,
     "full": jax.checkpoint,
@@ -60,11 +60,7 @@ class Model(NamedTuple):
 
 
 def make(config: ModelConfig, vocab_size: int) -> Model:
-    """Builds the decoder of a config.
-
-    Raises:
-      ConfigError: nothing here; :mod:`sdd.config` has checked the sizes.
-    """
+    """Builds the decoder of a config, whose sizes :mod:`sdd.config` has checked."""
     build_block = lambda key: Block(config, rngs=nnx.Rngs(key))  # noqa: E731
     build_shell = lambda key: Shell(config, vocab_size, rngs=nnx.Rngs(key))  # noqa: E731
     blueprints = {
