@@ -121,3 +121,18 @@ def test_shared_contexts_equal_unshared_in_value_and_gradient(model):
     plain = jax.value_and_grad(loss)(params, unshared_response_hidden, *repeated)
     for a, b in zip(jax.tree.leaves(shared), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("filters", [PLAIN, SamplingConfig(0.7, top_k=6, top_p=0.9, min_p=0.01)])
+def test_a_mesh_of_eight_devices_draws_what_one_device_draws(filters):
+    """Rows over data x fsdp, parameters over fsdp, heads and vocabulary over tensor."""
+    drawn = {}
+    for shape in ((1, 1, 1), (2, 2, 2)):
+        with jax.set_mesh(tiny_mesh(*shape)):
+            model = tiny_model(vocab_size=16)
+            drawn[shape] = jax.tree.map(np.asarray, draw(model, model.init(jax.random.key(0)), filters))
+    one, many = drawn.values()
+    np.testing.assert_array_equal(one.response_NxT, many.response_NxT)
+    np.testing.assert_array_equal(one.mask_NxT, many.mask_NxT)
+    for name in ("sampling_logp_NxT", "model_logp_NxT", "entropy_NxT"):
+        np.testing.assert_allclose(getattr(one, name), getattr(many, name), rtol=0, atol=2e-5)
