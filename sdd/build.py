@@ -1,7 +1,7 @@
 """A config -> the parts of a run: mesh, task, model, method, optimizer and the jitted functions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from sdd import lookup, sampling
+from sdd import embedders, information, lookup, sampling
 from sdd import mesh as mesh_lib
 from sdd.config import (
     ConfigError,
@@ -19,6 +19,7 @@ from sdd.config import (
     check_lengths,
     check_splits,
 )
+from sdd.embedders import Embedder
 from sdd.model import Model
 from sdd.model import make as make_model
 from sdd.sampling import Sampler
@@ -38,6 +39,8 @@ class Parts(NamedTuple):
     train_step: ``(state, batch) -> (state, metrics)``.
     sampler: draws the rollouts that are trained on.
     eval_sampler: ``num_samples -> Sampler`` for evaluation.
+    embedders: of texts, for evaluation.
+    information: what responses say about each other, for evaluation; None where nobody asks.
     """
 
     mesh: Mesh
@@ -49,6 +52,8 @@ class Parts(NamedTuple):
     train_step: Callable[[TrainState, LossBatch], tuple[TrainState, dict[str, Any]]]
     sampler: Sampler
     eval_sampler: Callable[[int], Sampler]
+    embedders: tuple[Embedder, ...]
+    information: information.Measure | None
 
 
 def make_task(config: RunConfig, data_dir: Path) -> Task:
@@ -98,7 +103,31 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
         train_step=make_train_step(step, model, optimizer, config.train.updates_per_batch),
         sampler=sampler(config.sampling, config.train.group_size),
         eval_sampler=functools.cache(lambda num_samples: sampler(filters, num_samples)),
+        embedders=load_embedders(config.eval.embedders),
+        information=make_information(config, model, task, mesh),
     )
+
+
+def load_embedders(names: Sequence[str]) -> tuple[Embedder, ...]:
+    """The embedders of a config.
+
+    Raises:
+      ConfigError: one is unknown or cannot be had.
+    """
+    try:
+        return tuple(embedders.load(name) for name in names)
+    except embedders.EmbedderError as error:
+        raise ConfigError(f"config.eval.embedders={tuple(names)!r}: {error}") from None
+
+
+def make_information(config: RunConfig, model: Model, task: Task, mesh: Mesh) -> information.Measure | None:
+    """The likelihood matrix of ``config.eval.likelihood_samples`` rollouts a prompt, in bounded memory."""
+    samples = config.eval.likelihood_samples
+    if not samples:
+        return None
+    multiple = mesh_lib.row_multiple(mesh)
+    contexts = max(config.eval.rows_per_call // samples // multiple, 1) * multiple
+    return information.make(model, task, mesh, contexts_per_call=contexts)
 
 
 def check_metric(path: str) -> None:

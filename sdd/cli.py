@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sdd.measure.command import HELP as MEASURE_HELP
+
 FINISHED, FAILED, USAGE, NONFINITE, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 EXIT_CODES = """exit codes:
   0    finished
   1    failed, with a traceback
   2    bad usage or config: one line says what is valid
+  3    measured, and a --fail-if condition holds
   70   stopped after too many updates in a row that were not finite
   75   stopped by SIGTERM or Ctrl-C, after saving: the same command goes on from there
   130  interrupted before it could save
@@ -24,13 +27,15 @@ HELP = f"""sdd: on-policy self-distillation in JAX, and what it costs in diversi
 usage:
   sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
   sdd report DIR                                               write the report of a study or a run
+  sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
 
 examples:
   sdd run experiments/concept_graph/smoke.py --workdir=runs/smoke
   sdd run experiments/concept_graph/study.py --workdir=runs/study --seeds=2
   sdd report runs/study
+  sdd measure after.jsonl --baseline before.jsonl
 
-More of each: sdd run --help, sdd report --help. Version: sdd --version.
+More of each: sdd COMMAND --help. Version: sdd --version.
 
 {EXIT_CODES}"""
 
@@ -94,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; those of the process when None.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    commands = {"run": Command(RUN_HELP, run), "report": Command(REPORT_HELP, report)}
+    commands = {
+        "run": Command(RUN_HELP, run),
+        "report": Command(REPORT_HELP, report),
+        "measure": Command(MEASURE_HELP, measure),
+    }
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="", file=sys.stdout if args else sys.stderr)
         return FINISHED if args else USAGE
@@ -173,6 +182,16 @@ def report(args: Sequence[str]) -> int:
         return _say(str(error), USAGE)
     print(folder / "report.html")
     return FINISHED
+
+
+def measure(args: Sequence[str]) -> int:
+    """``sdd measure``: returns the exit code."""
+    prepare_environment(0)
+    # What is compared are means over prompts: an accelerator would only cost its start.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from sdd.measure import command
+
+    return command.run(args)
 
 
 def prepare_environment(force_cpu_devices: int) -> None:

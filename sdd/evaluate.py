@@ -9,8 +9,11 @@ from jax.sharding import Mesh
 
 from sdd import mesh as mesh_lib
 from sdd.data import pad_left
-from sdd.metrics import Estimate, Samples, bootstrap, rollout_metrics
+from sdd.embedders import Embedder
+from sdd.information import Information
+from sdd.metrics import Estimate, Samples, bootstrap, mean, rollout_metrics
 from sdd.sampling import Sampler
+from sdd.steps.base import Graded
 from sdd.tasks.base import Example, Task
 from sdd.teacher.context import pad_contexts
 from sdd.types import Grades, Key, Params, Rollouts
@@ -100,6 +103,9 @@ def evaluate(
     ks: tuple[int, ...],
     resamples: int,
     extra: tuple[str, ...] = (),
+    embedders: Sequence[Embedder] = (),
+    information: Callable[[Sequence[Example], np.ndarray, np.ndarray], Information] | None = None,
+    likelihood_samples: int = 0,
 ) -> Evaluation:
     """Samples, grades and measures the examples of a split.
 
@@ -112,6 +118,9 @@ def evaluate(
       ks: the k of pass@k and distinct@k; empty: powers of two up to n.
       resamples: of the bootstrap over prompts.
       extra: dotted paths of metrics beside the standard ones.
+      embedders: of the responses' texts, beside the policy's own embedding.
+      information: ``(examples, response_NxT, mask_NxT)`` -> what responses say about each other.
+      likelihood_samples: the first so many rollouts a prompt that `information` gets.
     """
     pieces, records = [], []
     for where, rollouts in sample([task.prompt(e) for e in examples]):
@@ -122,6 +131,13 @@ def evaluate(
         jax.tree.map(lambda *x: np.concatenate(x), *part) for part in zip(*pieces, strict=True)
     )
     samples = group_samples(rollouts, grades, num_samples, len(task.strategies), ks)
+    texts = [text for record in records for text in record["completion"]]
+    embedded = {e.name: e(texts).reshape(len(examples), num_samples, -1) for e in embedders}
+    samples = samples._replace(embeddings={**samples.embeddings, **embedded})
+    if information is not None:
+        first = [samples.tokens_BxNxT[:, :likelihood_samples], samples.mask_BxNxT[:, :likelihood_samples]]
+        found = information(examples, *(x.reshape(-1, x.shape[-1]) for x in first))
+        samples = samples._replace(likelihoods=found)
     values = rollout_metrics(samples, extra=extra)
     return Evaluation(bootstrap(values, seed=0, num_resamples=resamples), records, rollouts, grades)
 
@@ -139,8 +155,16 @@ def group_samples(
         mask_BxNxT=group(rollouts.mask_NxT),
         entropy_BxNxT=group(rollouts.entropy_NxT),
         logp_BxNxT=group(rollouts.model_logp_NxT),
+        embeddings={} if rollouts.embedding_NxE is None else {"policy": group(rollouts.embedding_NxE)},
         ks=ks,
     )
+
+
+def batch_metrics(graded: Graded, num_strategies: int) -> dict[str, float]:
+    """The cheap metrics of a training batch, as evaluations have them; undefined ones are left out."""
+    samples = group_samples(graded.rollouts, graded.grades, graded.group_size, num_strategies, ())
+    means = {name: mean(value_B) for name, value_B in rollout_metrics(samples).items()}
+    return {"reward": float(graded.grades.score_N.mean())} | {k: v for k, v in means.items() if v == v}
 
 
 def prompt_records(task, examples, split, rollouts: Rollouts, grades: Grades, n: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
 from sdd.config import RunConfig
 from sdd.data import batches, pad_right
-from sdd.evaluate import grade
+from sdd.evaluate import batch_metrics, grade
 from sdd.job import Job, announce, say
 from sdd.rng import stream_key, stream_rng
 from sdd.signals import stop_on_signal
@@ -187,12 +187,16 @@ def train_one(job: Job, state: TrainState, examples: list[Example], step: int) -
     targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, chosen.contexts))
     batch = LossBatch(device_rollouts, targets, contexts)
     state, metrics = parts.train_step(state, batch)
+    host_metrics = chosen.metrics
+    if parts.step.source == "policy" and step % config.train.log_every == 0:
+        # The device is at work on the update meanwhile.
+        host_metrics = batch_metrics(graded, len(parts.task.strategies)) | host_metrics
     timings = {
         "seconds": time.perf_counter() - began,
         "sample_seconds": sampled - began,
         "update_seconds": time.perf_counter() - sampled,
     }
-    return state, Pending(step, metrics, chosen.metrics, timings, batch)
+    return state, Pending(step, metrics, host_metrics, timings, batch)
 
 
 def on_policy(job: Job, state: TrainState, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
@@ -259,9 +263,6 @@ def save(job: Job, manager, state: TrainState, data: Any) -> None:
 
 def progress_text(pending: Pending) -> str:
     """A short note beside the progress bar; only what is on the host already."""
-    shown = {"pass_at_1": "pass@1", "distinct_correct_in_group": "distinct"}
-    return "  ".join(
-        f"{label} {pending.host_metrics[name]:.3f}"
-        for name, label in shown.items()
-        if name in pending.host_metrics
-    )
+    found = pending.host_metrics
+    distinct = [name for name in found if name.startswith("distinct_correct@")]
+    return "  ".join(f"{name} {found[name]:.3f}" for name in ["pass@1", *distinct[-1:]] if name in found)

@@ -57,7 +57,7 @@ RANGES = {
         **dict.fromkeys(("num_prompts", "num_samples", "final_num_prompts", "final_num_samples"), COUNT),
         **dict.fromkeys(("rows_per_call", "bootstrap"), COUNT),
         **_FILTERS,
-        "every": OPTIONAL,
+        **dict.fromkeys(("every", "likelihood_samples"), OPTIONAL),
     },
 }
 
@@ -129,6 +129,12 @@ def _check_eval(evaluation: Any, path: str) -> None:
                 f"{path}.rows_per_call={evaluation.rows_per_call}: a prompt has {path}.{name}={n} rollouts; "
                 f"valid: {n} or more"
             )
+    asked = evaluation.likelihood_samples
+    if asked and not 2 <= asked <= least:
+        raise ConfigError(
+            f"{path}.likelihood_samples={asked}: valid: 0, or 2 to {least}, the smaller of num_samples="
+            f"{evaluation.num_samples} and final_num_samples={evaluation.final_num_samples}"
+        )
     for i, split in enumerate(evaluation.splits):
         if split in evaluation.splits[:i]:
             raise ConfigError(f"{path}.splits[{i}]={split!r}: it is there twice; valid: each split once")

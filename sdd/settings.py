@@ -160,6 +160,9 @@ class EvalConfig:
       min_p: 0: off.
       bootstrap: resamples behind each interval.
       metrics: dotted paths of further metrics, functions ``sdd.metrics.Samples -> {name: value a prompt}``.
+      embedders: of the responses' texts, beside the policy's own; see `sdd.embedders.load`.
+      likelihood_samples: rollouts a prompt of which it is measured how likely each makes the others as a
+        demonstration; costs that many squared forward passes a prompt; 0: none.
     """
 
     splits: tuple[str, ...] = ("id", "larger", "harder")
@@ -176,6 +179,8 @@ class EvalConfig:
     min_p: float = 0.0
     bootstrap: int = 1000
     metrics: tuple[str, ...] = ()
+    embedders: tuple[str, ...] = ()
+    likelihood_samples: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Rollouts(NamedTuple):
         distribution it was drawn from (after temperature and filters).
       model_logp_NxT: float32, nats, log-probability under the model itself.
       entropy_NxT: float32, nats, entropy of the model's next-token distribution.
+      embedding_NxE: float32, mean of the hidden states that the response's tokens were
+        drawn from; None where nobody sampled.
     """
 
     context_BxP: Array
@@ -42,6 +44,7 @@ class Rollouts(NamedTuple):
     sampling_logp_NxT: Array
     model_logp_NxT: Array
     entropy_NxT: Array
+    embedding_NxE: Array | None = None
 
 
 class Grades(NamedTuple):

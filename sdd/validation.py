@@ -5,6 +5,7 @@ evaluations.jsonl. What has its line is not done again, so a run that was stoppe
 the middle of an evaluation ends in the same files as one that was not.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
     source = task.source(split)
     examples = [source[i] for i in range(size.num_prompts)]
     key = stream_key(config.seed, f"eval {split}", step)
+    information = job.parts.information
     result = evaluate(
         task,
         examples,
@@ -100,6 +102,9 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
         ks=tuple(k for k in config.eval.ks if k <= size.num_samples),
         resamples=config.eval.bootstrap,
         extra=config.eval.metrics,
+        embedders=job.parts.embedders,
+        information=information and functools.partial(information, state.params),
+        likelihood_samples=config.eval.likelihood_samples,
     )
     metrics = dict(result.metrics)
     if split == config.eval.splits[0] and job.parts.step.tutor is not None:

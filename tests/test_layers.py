@@ -7,9 +7,20 @@ PACKAGE = Path(__file__).parents[1] / "sdd"
 # A room is a file or a folder; the files of one folder may import each other. cli sees everything.
 ROOMS = (
     *("types", "lookup", "typed", "ranges", "settings", "config", "rng", "mesh", "text", "tasks", "data"),
-    *("model", "sampling", "teacher", "losses", "steps", "build", "metrics", "health", "progress"),
-    *("writers", "runfolder", "checkpoint", "evaluate", "job", "validation", "signals", "loop", "claims"),
-    *("report", "study", "testing", "overrides", "experiment", "cli", "__main__"),
+    *("model", "sampling", "teacher", "losses", "steps", "embedders", "information", "build", "metrics"),
+    *("health", "progress", "writers", "runfolder", "checkpoint", "evaluate", "job", "validation", "signals"),
+    *(
+        "loop",
+        "claims",
+        "report",
+        "measure",
+        "study",
+        "testing",
+        "overrides",
+        "experiment",
+        "cli",
+        "__main__",
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from sdd.types import Array
 
 PerPrompt = Array | Mapping[str, Array]
+_MOST_WEIGHTS = 1 << 22  # of resamples x prompts that are held at once
 
 
 class Estimate(NamedTuple):
@@ -45,23 +46,35 @@ def _resampled_means(values_BxM: np.ndarray, num_resamples: int, rng: np.random.
     """Draws B prompts with replacement, R times, and returns the RxM means over the defined ones.
 
     How often each prompt is drawn is multinomial, so all resamples of all metrics are
-    two matrix products, and every metric sees the same resamples.
+    matrix products, and every metric sees the same resamples. A block of resamples at a
+    time bounds the memory; the blocks' size does not change what is drawn.
     """
     num_prompts = len(values_BxM)
+    means_RxM = np.full((num_resamples, values_BxM.shape[1]), np.nan)
     if num_prompts == 0:
-        return np.full((num_resamples, values_BxM.shape[1]), np.nan)
-    weights_RxB = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=num_resamples)
-    weights_RxB = weights_RxB.astype(np.float64)
+        return means_RxM
     defined_BxM = ~np.isnan(values_BxM)
-    sum_RxM = weights_RxB @ np.where(defined_BxM, values_BxM, 0.0)
-    count_RxM = weights_RxB @ defined_BxM
-    return np.where(count_RxM > 0, sum_RxM / np.maximum(count_RxM, 1), np.nan)
+    filled_BxM = np.where(defined_BxM, values_BxM, 0.0)
+    even_B = np.full(num_prompts, 1 / num_prompts)
+    block = max(1, _MOST_WEIGHTS // num_prompts)
+    for start in range(0, num_resamples, block):
+        size = min(block, num_resamples - start)
+        weights_RxB = rng.multinomial(num_prompts, even_B, size=size).astype(np.float64)
+        count_RxM = weights_RxB @ defined_BxM
+        sums_RxM = weights_RxB @ filled_BxM
+        means_RxM[start : start + size] = np.where(count_RxM > 0, sums_RxM / np.maximum(count_RxM, 1), np.nan)
+    return means_RxM
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean over the entries that are not nan; nan if none is (np.nanmean, without its warning)."""
     count = (~np.isnan(values)).sum(axis)
     return np.where(count > 0, np.nansum(values, axis) / np.maximum(count, 1), np.nan)
+
+
+def mean(values_B: Array) -> float:
+    """Mean over the prompts for which a metric is defined; nan if there is none."""
+    return float(_mean(np.asarray(values_B, np.float64), 0))
 
 
 def _estimates(value_M: np.ndarray, means_RxM: np.ndarray, level: float) -> list[Estimate]:
@@ -134,7 +147,8 @@ def _difference(a: PerPrompt, b: PerPrompt, where: str) -> PerPrompt:
         raise ValueError(
             f"{where}: shapes {a_B.shape} and {b_B.shape}; valid: the same prompts on both sides"
         )
-    return a_B - b_B
+    # What differs by rounding alone does not differ: all of it on one side would look like a change.
+    return np.where(np.isclose(a_B, b_B, rtol=1e-12, atol=1e-15), 0.0, a_B - b_B)
 
 
 @overload

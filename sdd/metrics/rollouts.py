@@ -7,105 +7,16 @@ call, or added to `METRICS`.
 import functools
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdd.metrics import strategies, tokens
+from sdd.metrics import embeddings, likelihood, majority, strategies, text, tokens
 from sdd.metrics.arrays import divide
-from sdd.metrics.pass_at_k import pass_at_k, pass_hat_k, powers_of_two
+from sdd.metrics.pass_at_k import pass_at_k, pass_hat_k
+from sdd.metrics.samples import Samples, complete
 from sdd.types import Array
 
-Optional = Any  # an array, or None where it is not known; `complete` settles which
-
-
-class Samples(NamedTuple):
-    """n graded samples of each of B prompts; what is None is not known.
-
-    Attributes:
-      correct_BxN: bool.
-      strategy_BxN: int, index of the strategy; -1 where none can be told.
-      num_strategies: number of strategies the task has; 0 if it has none.
-      tokens_BxNxT: int, token ids of the responses.
-      mask_BxNxT: bool, True on real tokens.
-      entropy_BxNxT: nats, entropy of the next-token distribution.
-      logp_BxNxT: nats, log-probability of each token under the policy.
-      num_tokens_BxN: int, tokens of each response; taken from mask_BxNxT if that is given.
-      token_entropy_BxN: nats, mean over the response's tokens; taken from entropy_BxNxT if that is given.
-      valid_BxN: bool, False on the filler of prompts that have fewer than N samples; all True if None.
-      ks: the k of pass@k and distinct@k; powers of two up to the most samples of a prompt if empty.
-    """
-
-    correct_BxN: Array
-    strategy_BxN: Array
-    num_strategies: int
-    tokens_BxNxT: Optional = None
-    mask_BxNxT: Optional = None
-    entropy_BxNxT: Optional = None
-    logp_BxNxT: Optional = None
-    num_tokens_BxN: Optional = None
-    token_entropy_BxN: Optional = None
-    valid_BxN: Optional = None
-    ks: Sequence[int] = ()
-
-
 Metric = Callable[[Samples], Mapping[str, Array]]
-
-
-def _check_shapes(samples: Samples) -> None:
-    """Raises ValueError in one line if a field does not go with correct_BxN."""
-    shape = np.shape(samples.correct_BxN)
-    if len(shape) != 2:
-        raise ValueError(f"Samples: correct_BxN has shape {shape}; valid: prompts x samples")
-    for name, value in samples._asdict().items():
-        if value is None or name in ("num_strategies", "ks"):
-            continue
-        if np.shape(value)[:2] != shape or np.ndim(value) != (3 if name.endswith("NxT") else 2):
-            raise ValueError(f"Samples: {name} has shape {np.shape(value)}; correct_BxN has {shape}")
-    for name in ("tokens_BxNxT", "entropy_BxNxT", "logp_BxNxT"):
-        if getattr(samples, name) is not None and samples.mask_BxNxT is None:
-            raise ValueError(f"Samples: {name} is given without mask_BxNxT; valid: both")
-
-
-def complete(samples: Samples) -> Samples:
-    """Returns the samples as every metric gets them: numpy, filled in, and masked once.
-
-    valid_BxN and ks are set; num_tokens_BxN and token_entropy_BxN come from the
-    token level where that is known. Filler is incorrect, has no strategy and no tokens.
-
-    Raises:
-      ValueError: for shapes that do not go together, or a k that no prompt has samples for.
-    """
-    _check_shapes(samples)
-    arrays: dict[str, Any] = {
-        name: np.asarray(value)
-        for name, value in samples._asdict().items()
-        if name.endswith(("BxN", "BxNxT")) and value is not None
-    }
-    host = samples._replace(**arrays)
-    valid = np.ones_like(host.correct_BxN, bool) if host.valid_BxN is None else host.valid_BxN.astype(bool)
-    most = int(valid.sum(1).max(initial=0))
-    ks = tuple(int(k) for k in host.ks) or powers_of_two(max(most, 1))
-    if valid.size and not 1 <= min(ks) <= max(ks) <= most:
-        raise ValueError(f"Samples: ks = {ks}; valid: 1 .. {most}, the number of samples a prompt")
-    mask, num_tokens, token_entropy = host.mask_BxNxT, host.num_tokens_BxN, host.token_entropy_BxN
-    if mask is not None:
-        mask = mask.astype(bool) & valid[..., None]
-        num_tokens = mask.sum(-1)
-        if host.entropy_BxNxT is not None:
-            entropy_BxN = np.where(mask, host.entropy_BxNxT, 0).sum(-1, dtype=np.float64)
-            token_entropy = entropy_BxN / np.maximum(num_tokens, 1)
-    if num_tokens is not None:
-        num_tokens = np.where(valid, num_tokens, 0)
-    return host._replace(
-        correct_BxN=host.correct_BxN.astype(bool) & valid,
-        strategy_BxN=np.where(valid, host.strategy_BxN, -1),
-        mask_BxNxT=mask,
-        num_tokens_BxN=num_tokens,
-        token_entropy_BxN=token_entropy,
-        valid_BxN=valid,
-        ks=ks,
-    )
 
 
 def _where_enough(
@@ -178,7 +89,65 @@ def token_metrics(samples: Samples) -> dict[str, np.ndarray]:
     return metrics
 
 
-METRICS: tuple[Metric, ...] = (pass_metrics, strategy_metrics, token_metrics)
+def majority_metrics(samples: Samples) -> dict[str, np.ndarray]:
+    """maj@k, where answers are known. Not in `METRICS`: it takes its time."""
+    if samples.answer_BxN is None:
+        return {}
+    num_answers = int(samples.answer_BxN.max(initial=-1)) + 1
+    counts_BxA = strategies.strategy_counts(samples.answer_BxN, num_answers)
+    right_BxA = strategies.strategy_counts(samples.answer_BxN, num_answers, samples.correct_BxN) > 0
+    n_B = samples.valid_BxN.sum(-1)
+    abstained_B = n_B - counts_BxA.sum(-1)
+    metrics = {}
+    for k in samples.ks:
+        enough_B = n_B >= k
+        metrics[f"maj@{k}"] = np.full(len(n_B), np.nan)
+        metrics[f"maj@{k}"][enough_B] = majority.maj_at_k(
+            counts_BxA[enough_B], right_BxA[enough_B], k, abstained_B[enough_B]
+        )
+    return metrics
+
+
+def text_metrics(samples: Samples) -> dict[str, np.ndarray]:
+    """distinct_text@k, self_bleu, rouge_l, compression_ratio, ngram_diversity; where texts are known."""
+    if samples.texts_BxN is None:
+        return {}
+    texts = [list(row[valid]) for row, valid in zip(samples.texts_BxN, samples.valid_BxN, strict=True)]
+    counts = [text.distinct_text_counts(row) for row in texts]
+    counts_BxS = np.zeros((len(counts), max(map(len, counts), default=0)), np.int64)
+    for row, of_prompt in zip(counts_BxS, counts, strict=True):
+        row[: len(of_prompt)] = of_prompt
+    n_B = samples.valid_BxN.sum(-1)
+    by_k = _where_enough(n_B, samples.ks, functools.partial(_distinct, counts_BxS))
+    return {f"distinct_text@{k}": value_B for k, value_B in by_k.items()} | text.text_metrics_of(texts)
+
+
+def embedding_metrics(samples: Samples) -> dict[str, np.ndarray]:
+    """Vendi scores, effective rank and distances of each embedder, named by it: vendi[policy]."""
+    metrics: dict[str, np.ndarray] = {}
+    for name, embeddings_BxNxE in samples.embeddings.items():
+        metrics |= embeddings.embedding_metrics_of(embeddings_BxNxE, samples.valid_BxN, name)
+    return metrics
+
+
+def likelihood_metrics(samples: Samples) -> dict[str, np.ndarray]:
+    """What responses say about each other, in the model's own likelihoods; where that was measured."""
+    if samples.likelihoods is None:
+        return {}
+    conditional_BxMxM, logp_BxM, num_tokens_BxM = samples.likelihoods
+    strategy_BxM, valid_BxM = (x[:, : logp_BxM.shape[1]] for x in (samples.strategy_BxN, samples.valid_BxN))
+    information = likelihood.information_matrix(conditional_BxMxM, logp_BxM, num_tokens_BxM)
+    earlier_BxM = likelihood.mixture_given_previous(conditional_BxMxM, logp_BxM)
+    surprise_BxM = likelihood.progressive_surprise(earlier_BxM, num_tokens_BxM, valid_BxM)
+    return likelihood.likelihood_metrics_of(
+        information, strategy_BxM if samples.num_strategies else None, valid_BxM
+    ) | {"surprise_drop": likelihood.surprise_drop(surprise_BxM)}
+
+
+METRICS: tuple[Metric, ...] = (
+    *(pass_metrics, strategy_metrics, token_metrics),
+    *(text_metrics, embedding_metrics, likelihood_metrics),
+)
 
 
 def _resolve(metric: Metric | str) -> Metric:
@@ -201,9 +170,11 @@ def rollout_metrics(
     """Every metric of every prompt; `sdd.metrics.bootstrap` makes estimates of the result.
 
     Names: pass@k, distinct@k, distinct_correct@k, top_strategy_share,
-    top_correct_strategy_share, strategy_entropy, unseen_mass; response_length,
-    token_entropy, sequence_entropy, token_nll, sequence_nll, distinct_2gram as far
-    as the samples hold what they need.
+    top_correct_strategy_share, strategy_entropy, unseen_mass; as far as the samples hold
+    what they need response_length, token_entropy, sequence_entropy, token_nll, sequence_nll,
+    distinct_2gram; of texts distinct_text@k, self_bleu, rouge_l, compression_ratio,
+    ngram_diversity, response_words; of each embedder vendi[name] and others
+    (`embedding_metrics`); of likelihoods information and others (`likelihood_metrics`).
 
     Args:
       samples: see `Samples`.

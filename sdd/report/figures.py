@@ -195,7 +195,7 @@ def teacher_health(study: Study) -> Figure | None:
         "teacher's entropy (nats),\nevaluation": ("evaluation", "teacher_entropy"),
         "teacher's entropy (nats),\ntraining, on the right path": ("train", "teacher_entropy_on_path"),
         "teacher's entropy (nats),\ntraining, off the right path": ("train", "teacher_entropy_off_path"),
-        "student's entropy (nats),\ntraining": ("train", "student_entropy"),
+        "student's entropy (nats),\ntraining": ("train", "token_entropy"),
     }
     filled = {}
     for text, (source, name) in panels.items():

@@ -27,6 +27,8 @@ class DecodeState(NamedTuple):
       ended_N: bool, rows that have drawn a stop token.
       response_NxT, mask_NxT, sampling_logp_NxT, model_logp_NxT, entropy_NxT: as in
         :class:`~sdd.types.Rollouts`, filled up to column ``t``.
+      hidden_sum_NxE: float32, sum of the hidden states that tokens were drawn from, and that
+        of the token that comes next.
     """
 
     t: jax.Array
@@ -38,6 +40,7 @@ class DecodeState(NamedTuple):
     sampling_logp_NxT: jax.Array
     model_logp_NxT: jax.Array
     entropy_NxT: jax.Array
+    hidden_sum_NxE: jax.Array
 
 
 class Drawn(NamedTuple):
@@ -85,7 +88,10 @@ def make(
             hidden_Nx1xE, cache = model.apply(
                 params, drawn.token_N[:, None], (length_N + state.t - 1)[:, None], state.cache
             )
-            return state._replace(cache=cache, logits_NxV=whole_logits(model, params, hidden_Nx1xE[:, 0]))
+            follows_Nx1 = (~state.ended_N & (state.t < max_tokens))[:, None]
+            hidden_sum_NxE = state.hidden_sum_NxE + jnp.where(follows_Nx1, hidden_Nx1xE[:, 0], 0)
+            logits_NxV = whole_logits(model, params, hidden_Nx1xE[:, 0])
+            return state._replace(cache=cache, logits_NxV=logits_NxV, hidden_sum_NxE=hidden_sum_NxE)
 
         state = jax.lax.while_loop(unfinished, advance, state)
         return Rollouts(
@@ -96,6 +102,7 @@ def make(
             sampling_logp_NxT=state.sampling_logp_NxT,
             model_logp_NxT=state.model_logp_NxT,
             entropy_NxT=state.entropy_NxT,
+            embedding_NxE=state.hidden_sum_NxE / state.mask_NxT.sum(axis=1, keepdims=True),
         )
 
     return jax.jit(sample)
@@ -120,6 +127,7 @@ def prefill(model: Model, params, context_BxP, context_length_B, group_size, max
         sampling_logp_NxT=blank(jnp.float32),
         model_logp_NxT=blank(jnp.float32),
         entropy_NxT=blank(jnp.float32),
+        hidden_sum_NxE=repeat_rows(hidden_BxPxE[:, -1], group_size).astype(jnp.float32),
     )
 
 

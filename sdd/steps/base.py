@@ -39,7 +39,7 @@ class Chosen(NamedTuple):
     Attributes:
       targets: a pytree of numpy arrays with leading axis N, whatever the loss needs.
       contexts: what a teacher reads before the responses, or None.
-      metrics: numbers for the log.
+      metrics: numbers for the log, of the method's own choice (the loop adds those of the batch).
     """
 
     targets: Any
@@ -147,19 +147,3 @@ def masked_mean(x_NxT: jax.Array, weight_NxT: jax.Array) -> jax.Array:
     """Mean of ``x`` over the weights; 0 where there is no weight."""
     weight_NxT = weight_NxT.astype(jnp.float32)
     return jnp.sum(x_NxT * weight_NxT) / jnp.maximum(jnp.sum(weight_NxT), 1e-9)
-
-
-def verdict_metrics(graded: Graded) -> dict[str, float]:
-    """What every on-policy method logs about its batch."""
-    correct_BxG = graded.grades.correct_N.reshape(-1, graded.group_size)
-    mask_NxT = np.asarray(graded.rollouts.mask_NxT)
-    strategy_BxG = np.where(correct_BxG, graded.grades.strategy_N.reshape(correct_BxG.shape), -1)
-    distinct = [len(set(row[row >= 0].tolist())) for row in strategy_BxG]
-    return {
-        "reward": float(graded.grades.score_N.mean()),
-        "pass_at_1": float(correct_BxG.mean()),
-        "pass_at_group": float(correct_BxG.any(axis=1).mean()),
-        "distinct_correct_in_group": float(np.mean(distinct)),
-        "response_length": float(mask_NxT.sum(axis=1).mean()),
-        "student_entropy": float(np.asarray(graded.rollouts.entropy_NxT)[mask_NxT].mean()),
-    }

@@ -22,7 +22,7 @@ from sdd.losses import policy
 from sdd.losses.blockwise import map_blocks
 from sdd.losses.divergence import entropy, token_logp
 from sdd.sampling.score import response_hidden
-from sdd.steps.base import Chosen, Graded, StepDef, masked_mean, verdict_metrics
+from sdd.steps.base import Chosen, Graded, StepDef, masked_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:
     advantage_N = policy.group_advantages(reward_N, graded.group_size, config.normalise_advantages)
     advantage_N = np.asarray(advantage_N, np.float32)
     metrics = {"advantage_nonzero": float(np.mean(advantage_N != 0))}
-    return Chosen(Targets(advantage_N), None, verdict_metrics(graded) | metrics)
+    return Chosen(Targets(advantage_N), None, metrics)
 
 
 def surrogate_loss(config: Config, model, params, reference, batch):

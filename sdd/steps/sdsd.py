@@ -20,7 +20,7 @@ from sdd.losses.blockwise import map_blocks
 from sdd.losses.policy import reduce_loss
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
-from sdd.steps.base import Chosen, LossBatch, StepDef, masked_mean, verdict_metrics
+from sdd.steps.base import Chosen, LossBatch, StepDef, masked_mean
 from sdd.teacher import params as teacher_params
 from sdd.teacher.context import demonstration_contexts
 from sdd.teacher.demos import choose_demonstrations, demonstration_metrics
@@ -130,7 +130,7 @@ def make(config: Config) -> StepDef:
         off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
         targets = Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
         return Chosen(
-            targets, contexts, verdict_metrics(graded) | demonstration_metrics(demos, graded.grades)
+            targets, contexts, demonstration_metrics(demos, graded.grades)
         )
 
     def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):

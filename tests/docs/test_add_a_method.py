@@ -44,7 +44,7 @@ def test_it_trains_in_the_loop(trained):
     lines = [json.loads(line) for line in (trained.workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 41))
     assert all(np.isfinite(line["loss"]) and line["skipped"] == 0 for line in lines)
-    first, last = (np.mean([line["pass_at_1"] for line in part]) for part in (lines[:5], lines[-10:]))
+    first, last = (np.mean([line["pass@1"] for line in part]) for part in (lines[:5], lines[-10:]))
     assert last > first + 0.3
     assert trained.final["id"]["pass@1"] > first + 0.3
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sdd import cli, config, experiment, lookup, overrides
+from sdd.measure import command as measure
+from sdd.measure import conditions
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -67,6 +69,9 @@ def check_command(line: str) -> None:
             check_run(args)
         case ["sdd", "report", folder]:
             assert folder.startswith("runs/")
+        case ["sdd", "measure", *args] if args not in ([], ["FILE", "--help"]):
+            for condition in measure._parse(args).fail_if:
+                conditions.parse(condition)
         case ["python", "-m", module, *_]:
             lookup.resolve(module)
         case ["python", path, *_]:
@@ -106,9 +111,16 @@ def test_commands_are_found_and_a_wrong_one_is_refused(written):
         "sdd run experiments/concept_graph/smoke.py --workdir=runs/a --config.eval.ks=4,99",
         "python launch/local.py -- run experiments/concept_graph/smoke.py --workdir=runs/a --mesh.fsdp=4",
         "make dmeo",
+        "sdd measure a.jsonl --basline b.jsonl",
+        "sdd measure a.jsonl --fail-if='pass@1'",
     ):
         with pytest.raises((AssertionError, ValueError, cli.UsageError)):
             check_command(wrong)
+
+
+def test_the_library_without_the_rest_runs(written, capsys):
+    runpy.run_path(str(written / "my_package" / "library.py"))
+    assert capsys.readouterr().out.startswith("Estimate(value=")
 
 
 @names

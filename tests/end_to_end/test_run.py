@@ -55,6 +55,30 @@ def test_a_metric_named_in_the_config(small, quiet_run, undisturbed, tmp_path):
     assert f"id: pass@1 {metrics['pass@1']['value']:.3f}" in shown
 
 
+def test_embeddings_and_likelihoods_in_an_evaluation(small, quiet_run, undisturbed, tmp_path):
+    """The policy's own embedding is always there; the others are asked for, and change nothing else."""
+    more = dict(eval_embedders=("wordllama",), eval_likelihood_samples=3)
+    quiet_run(small(train_num_steps=1, optimizer_warmup_steps=0, eval_every=0, **more), tmp_path / "more")
+    quiet_run(small(train_num_steps=1, optimizer_warmup_steps=0, eval_every=0), tmp_path / "plain")
+    found, plain = (lines(tmp_path / name, "evaluations.jsonl") for name in ("more", "plain"))
+    assert [line["split"] for line in found] == ["id", "harder"]
+    for with_more, without in zip(found, plain, strict=True):
+        metrics = with_more["metrics"]
+        assert 1 <= metrics["vendi_inf[policy]"]["value"] <= metrics["vendi[policy]"]["value"] <= 4
+        assert {k: v for k, v in metrics.items() if k in without["metrics"]} == without["metrics"]
+        added = metrics.keys() - without["metrics"].keys()
+        assert added >= {"vendi[wordllama]", "information", "vendi[likelihood]", "surprise_drop"}
+        undefined = {name for name in added if metrics[name]["value"] is None}
+        assert undefined <= {"information_strategy_share"}  # of 8 prompts, where 3 answers go one way each
+
+
+def test_each_batch_has_the_metrics_of_evaluations(undisturbed):
+    for row in lines(undisturbed, "metrics.jsonl"):
+        assert 0 <= row["pass@1"] <= row["pass@4"] <= 1 and row["reward"] == pytest.approx(row["pass@1"])
+        assert 1 <= row["vendi_2[policy]"] <= row["vendi[policy]"] <= 4
+        assert row["token_entropy"] > 0 and row["distinct_correct@1"] <= row["distinct_correct@4"]
+
+
 @pytest.mark.slow
 def test_a_resumed_run_on_eight_devices(small, quiet_run, tmp_path):
     """Tolerance: 1e-3 relative, for other orders of sums in float32 over four steps."""

@@ -128,7 +128,7 @@ def write_study(path: Path, counts=COUNTS, seeds=(0,), entropies=(0.7, 0.4, 0.2,
                 }
             sdsd = method.startswith("sdsd")
             train = [
-                {"step": s, "loss": 0.1, "teacher_entropy_on_path": 0.1 + s / 900, "student_entropy": 0.5}
+                {"step": s, "loss": 0.1, "teacher_entropy_on_path": 0.1 + s / 900, "token_entropy": 0.5}
                 | ({"teacher_entropy_off_path": 1.0} if s % 2 else {"teacher_entropy_off_path": None})
                 for s in range(1, 301)
             ]

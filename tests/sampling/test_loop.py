@@ -7,6 +7,7 @@ import pytest
 
 from sdd import sampling
 from sdd.config import SamplingConfig
+from sdd.embedders import policy as embedders_policy
 from sdd.losses.divergence import entropy, token_logp
 from sdd.sampling.score import response_hidden, unshared_response_hidden
 from sdd.testing import tiny_mesh, tiny_model
@@ -134,5 +135,13 @@ def test_a_mesh_of_eight_devices_draws_what_one_device_draws(filters):
     one, many = drawn.values()
     np.testing.assert_array_equal(one.response_NxT, many.response_NxT)
     np.testing.assert_array_equal(one.mask_NxT, many.mask_NxT)
-    for name in ("sampling_logp_NxT", "model_logp_NxT", "entropy_NxT"):
+    for name in ("sampling_logp_NxT", "model_logp_NxT", "entropy_NxT", "embedding_NxE"):
         np.testing.assert_allclose(getattr(one, name), getattr(many, name), rtol=0, atol=2e-5)
+
+
+def test_embeddings_are_the_mean_hidden_states_of_a_plain_forward_pass(model):
+    model, params = model
+    r = draw(model, params)
+    assert not np.asarray(r.mask_NxT).all()
+    expected = embedders_policy.make(model)(params, r._replace(embedding_NxE=None))
+    np.testing.assert_allclose(r.embedding_NxE, expected, rtol=0, atol=2e-5)

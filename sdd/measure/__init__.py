@@ -1,0 +1,1 @@
+"""Measuring anybody's rollouts: read them in bounded memory, compare, write the page."""
