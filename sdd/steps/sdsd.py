@@ -129,9 +129,7 @@ def make(config: Config) -> StepDef:
         on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
         off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
         targets = Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
-        return Chosen(
-            targets, contexts, demonstration_metrics(demos, graded.grades)
-        )
+        return Chosen(targets, contexts, demonstration_metrics(demos, graded.grades))
 
     def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):
         rollouts, targets = batch.rollouts, batch.targets

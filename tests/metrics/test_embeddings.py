@@ -42,7 +42,6 @@ def adversarial() -> dict[str, np.ndarray]:
         "64 rows": gaussian(64, 80),
         "130 rows": gaussian(130, 140),
         "one row": gaussian(1, 6),
-        "two rows": gaussian(2, 6),
         "all the same": np.repeat(gaussian(1, 6), 12, 0),
         "duplicates": few[[0, 1, 2, 0, 0, 1]],
         "opposite": np.concatenate([few, -few]),
@@ -50,7 +49,6 @@ def adversarial() -> dict[str, np.ndarray]:
         "nearly the same": few[[0]] + 1e-5 * gaussian(6, 8),
         "tiny norms": gaussian(6, 9) * 10.0 ** np.arange(-300, 0, 50)[:, None],
         "huge norms": gaussian(6, 9) * 10.0 ** np.arange(0, 300, 50)[:, None],
-        "wide": gaussian(5, 500) * np.linspace(1, 5, 500) ** 4,
     }
 
 
