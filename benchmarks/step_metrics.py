@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few small steps, once: whether it runs")
     quick = parser.parse_args(argv).quick
-    changes = ["--config.task.num_train=64", "--config.mesh.data=1"]
-    changes += ["--config.train.prompts_per_step=2", "--config.model.num_layers=1"] if quick else []
+    changes = ["--config.task.num_train=64"]
+    changes += ["--config.train.prompts_per_step=8", "--config.model.num_layers=1"] if quick else []
     raw = overrides.apply(experiment.get_config(experiment.load(EXPERIMENT)), changes)
     config = config_lib.resolve(raw)
     with TemporaryDirectory() as folder:

@@ -98,14 +98,16 @@ def majority_metrics(samples: Samples) -> dict[str, np.ndarray]:
     right_BxA = strategies.strategy_counts(samples.answer_BxN, num_answers, samples.correct_BxN) > 0
     n_B = samples.valid_BxN.sum(-1)
     abstained_B = n_B - counts_BxA.sum(-1)
-    metrics = {}
-    for k in samples.ks:
-        enough_B = n_B >= k
-        metrics[f"maj@{k}"] = np.full(len(n_B), np.nan)
-        metrics[f"maj@{k}"][enough_B] = majority.maj_at_k(
-            counts_BxA[enough_B], right_BxA[enough_B], k, abstained_B[enough_B]
-        )
-    return metrics
+    values_BxK = np.full((len(n_B), len(samples.ks)), np.nan)
+    for n in np.unique(n_B):  # all k of a size at once: most of the work is theirs together
+        rows_B = n_B == n
+        ks = [k for k in samples.ks if k <= n]
+        if ks:
+            sides = (counts_BxA[rows_B], right_BxA[rows_B])
+            values_BxK[np.ix_(rows_B, [k <= n for k in samples.ks])] = majority.maj_at_k(
+                *sides, ks, abstained_B[rows_B]
+            )
+    return {f"maj@{k}": value_B for k, value_B in zip(samples.ks, values_BxK.T)}
 
 
 def text_metrics(samples: Samples) -> dict[str, np.ndarray]:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sdd import metrics
 from sdd.metrics import Samples, distinct_n, pass_at_k, rollout_metrics, sequence_entropy, token_entropy
+from sdd.metrics.majority import maj_at_k
 
 
 def example(b: int = 5, n: int = 6, t: int = 7, seed: int = 0) -> Samples:
@@ -134,3 +136,23 @@ def test_errors_are_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         rollout_metrics(example()._replace(**change))
     assert "\n" not in str(error.value)
+
+
+def test_majority_votes_of_prompts_of_unequal_size():
+    """Against maj_at_k of each prompt alone."""
+    rng = np.random.default_rng(0)
+    answer, valid = rng.integers(-1, 3, (6, 8)), np.ones((6, 8), bool)
+    valid[2:4, 5:], valid[4, 1:] = False, False
+    samples = metrics.Samples(
+        answer == 0, np.full((6, 8), -1), 0, answer_BxN=answer, valid_BxN=valid, ks=(1, 2, 8)
+    )
+    found = metrics.majority_metrics(metrics.complete(samples))
+    for b in range(6):
+        mine = answer[b][valid[b]]
+        counts = np.array([(mine == a).sum() for a in range(3)])
+        for k in (1, 2, 8):
+            expected = np.nan
+            if k <= len(mine):
+                right = np.array([True, False, False])
+                expected = maj_at_k(counts[None], right[None], k, np.array([(mine < 0).sum()]))[0]
+            np.testing.assert_allclose(found[f"maj@{k}"][b], expected, err_msg=f"{b} {k}")
