@@ -4,7 +4,6 @@ A further metric is one more such function, anywhere: named by dotted path in th
 call, or added to `METRICS`.
 """
 
-import functools
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,29 +18,37 @@ from sdd.types import Array
 Metric = Callable[[Samples], Mapping[str, Array]]
 
 
-def _where_enough(
-    n_B: np.ndarray, ks: Sequence[int], value: Callable[[np.ndarray, int], np.ndarray]
-) -> dict[int, np.ndarray]:
-    """Returns k -> value(n_B, k), nan for prompts with fewer than k samples."""
-    return {k: np.where(n_B >= k, value(np.maximum(n_B, k), k), np.nan) for k in ks}
+def _at_ks(
+    prefix: str, n_B: np.ndarray, ks: Sequence[int], value: Callable[[np.ndarray, list[int]], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """``prefix@k`` of every k, nan for prompts with fewer samples.
+
+    ``value`` gets the prompts of one size at a time (B bool) and the k that they have samples for, all at
+    once; it returns a row a prompt, a column a k.
+    """
+    values_BxK = np.full((len(n_B), len(ks)), np.nan)
+    for n in np.unique(n_B):
+        enough_K = [k <= n for k in ks]
+        if any(enough_K):
+            values_BxK[np.ix_(n_B == n, enough_K)] = value(n_B == n, [k for k in ks if k <= n])
+    return {f"{prefix}{k}": value_B for k, value_B in zip(ks, values_BxK.T)}
 
 
 def pass_metrics(samples: Samples) -> dict[str, np.ndarray]:
     """pass@k."""
     n_B, c_B = samples.valid_BxN.sum(-1), samples.correct_BxN.sum(-1)
-    by_k = _where_enough(n_B, samples.ks, lambda n, k: pass_at_k(n, c_B, k))
-    return {f"pass@{k}": value_B for k, value_B in by_k.items()}
+    return _at_ks("pass@", n_B, samples.ks, lambda rows_B, ks: pass_at_k(n_B[rows_B], c_B[rows_B], ks))
 
 
 def pass_hat_metrics(samples: Samples) -> dict[str, np.ndarray]:
     """pass^k: all of k samples are right. Not in `METRICS`."""
     n_B, c_B = samples.valid_BxN.sum(-1), samples.correct_BxN.sum(-1)
-    by_k = _where_enough(n_B, samples.ks, lambda n, k: pass_hat_k(n, c_B, k))
-    return {f"pass^{k}": value_B for k, value_B in by_k.items()}
+    return _at_ks("pass^", n_B, samples.ks, lambda rows_B, ks: pass_hat_k(n_B[rows_B], c_B[rows_B], ks))
 
 
-def _distinct(counts_BxS: np.ndarray, n_B: np.ndarray, k: int) -> np.ndarray:
-    return strategies.distinct_at_k(counts_BxS, k, n_B)
+def _distinct(name: str, counts_BxS: np.ndarray, n_B: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    value = lambda rows_B, ks: strategies.distinct_at_k(counts_BxS[rows_B], ks, n_B[rows_B])  # noqa: E731
+    return _at_ks(f"{name}@", n_B, ks, value)
 
 
 def strategy_metrics(samples: Samples) -> dict[str, np.ndarray]:
@@ -57,10 +64,8 @@ def strategy_metrics(samples: Samples) -> dict[str, np.ndarray]:
     correct_BxS = strategies.strategy_counts(
         samples.strategy_BxN, samples.num_strategies, samples.correct_BxN
     )
-    metrics: dict[str, np.ndarray] = {}
-    for name, counts_BxS in (("distinct", all_BxS), ("distinct_correct", correct_BxS)):
-        by_k = _where_enough(n_B, samples.ks, functools.partial(_distinct, counts_BxS))
-        metrics |= {f"{name}@{k}": value_B for k, value_B in by_k.items()}
+    metrics = _distinct("distinct", all_BxS, n_B, samples.ks)
+    metrics |= _distinct("distinct_correct", correct_BxS, n_B, samples.ks)
     return metrics | {
         "top_strategy_share": strategies.top_strategy_share(all_BxS),
         "top_correct_strategy_share": strategies.top_strategy_share(correct_BxS),
@@ -98,16 +103,10 @@ def majority_metrics(samples: Samples) -> dict[str, np.ndarray]:
     right_BxA = strategies.strategy_counts(samples.answer_BxN, num_answers, samples.correct_BxN) > 0
     n_B = samples.valid_BxN.sum(-1)
     abstained_B = n_B - counts_BxA.sum(-1)
-    values_BxK = np.full((len(n_B), len(samples.ks)), np.nan)
-    for n in np.unique(n_B):  # all k of a size at once: most of the work is theirs together
-        rows_B = n_B == n
-        ks = [k for k in samples.ks if k <= n]
-        if ks:
-            sides = (counts_BxA[rows_B], right_BxA[rows_B])
-            values_BxK[np.ix_(rows_B, [k <= n for k in samples.ks])] = majority.maj_at_k(
-                *sides, ks, abstained_B[rows_B]
-            )
-    return {f"maj@{k}": value_B for k, value_B in zip(samples.ks, values_BxK.T)}
+    votes = lambda rows_B, ks: majority.maj_at_k(  # noqa: E731
+        counts_BxA[rows_B], right_BxA[rows_B], ks, abstained_B[rows_B]
+    )
+    return _at_ks("maj@", n_B, samples.ks, votes)
 
 
 def text_metrics(samples: Samples) -> dict[str, np.ndarray]:
@@ -120,8 +119,7 @@ def text_metrics(samples: Samples) -> dict[str, np.ndarray]:
     for row, of_prompt in zip(counts_BxS, counts, strict=True):
         row[: len(of_prompt)] = of_prompt
     n_B = samples.valid_BxN.sum(-1)
-    by_k = _where_enough(n_B, samples.ks, functools.partial(_distinct, counts_BxS))
-    return {f"distinct_text@{k}": value_B for k, value_B in by_k.items()} | text.text_metrics_of(texts)
+    return _distinct("distinct_text", counts_BxS, n_B, samples.ks) | text.text_metrics_of(texts)
 
 
 def embedding_metrics(samples: Samples) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ import numpy as np
 from sdd.metrics.arrays import divide, floats, namespace
 from sdd.types import Array
 
+_TOKENS = 1 << 22  # of which n-grams are counted at once
+
 
 def _sums(values_BxNxT: Array, mask_BxNxT: Array) -> tuple[Any, Any, Any]:
     """Returns the namespace, the masked sum of each rollout (BxN) and its number of tokens (BxN)."""
@@ -96,18 +98,24 @@ def ngram_counts(tokens_BxNxT: Array, mask_BxNxT: Array, n: int) -> tuple[np.nda
     num_windows = max(tokens_BxNxT.shape[-1] - n + 1, 0)
     distinct_B = np.zeros(len(tokens_BxNxT), np.int64)
     total_B = np.zeros(len(tokens_BxNxT), np.int64)
-    # A prompt at a time bounds the memory to a few times N x T.
-    for b, (tokens_NxT, mask_NxT) in enumerate(zip(tokens_BxNxT, mask_BxNxT, strict=True)):
-        whole_NxW = np.ones((len(tokens_NxT), num_windows), dtype=bool)
+    # A block of prompts at a time bounds the memory.
+    block = max(1, _TOKENS // max(int(np.prod(tokens_BxNxT.shape[1:])), 1))
+    for start in range(0, len(tokens_BxNxT), block):
+        tokens, mask = tokens_BxNxT[start : start + block], mask_BxNxT[start : start + block]
+        whole_BxNxW = np.ones((*mask.shape[:2], num_windows), dtype=bool)
         for i in range(n):
-            whole_NxW &= mask_NxT[:, i : i + num_windows]
-        gram = np.zeros(int(whole_NxW.sum()), np.int64)
+            whole_BxNxW &= mask[..., i : i + num_windows]
+        prompt = np.nonzero(whole_BxNxW)[0]
+        gram = prompt
         for i in range(n):
             # Number the (n-gram so far, next token) pairs densely, so that nothing overflows for any n.
-            _, token = np.unique(tokens_NxT[:, i : i + num_windows][whole_NxW], return_inverse=True)
-            _, gram = np.unique(gram * (token.size + 1) + token, return_inverse=True)
-        distinct_B[b] = gram.max() + 1 if gram.size else 0
-        total_B[b] = gram.size
+            _, token = np.unique(tokens[..., i : i + num_windows][whole_BxNxW], return_inverse=True)
+            _, first, gram = np.unique(
+                gram * (token.size + 1) + token, return_index=True, return_inverse=True
+            )
+        if prompt.size:
+            total_B[start : start + block] = np.bincount(prompt, minlength=len(tokens))
+            distinct_B[start : start + block] = np.bincount(prompt[first], minlength=len(tokens))
     return distinct_B, total_B
 
 

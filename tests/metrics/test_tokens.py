@@ -17,6 +17,7 @@ from sdd.metrics import (
     sequence_negative_log_likelihood,
     token_entropy,
 )
+from sdd.metrics import tokens as tokens_lib
 
 
 def ragged(seed: int, b: int = 3, n: int = 4, t: int = 6):
@@ -99,3 +100,11 @@ def test_expectation_adjusted_by_hand():
     # 2 different of 3 tokens, V = 4: 2 / (4 (1 - (3/4)^3))
     got = expectation_adjusted_distinct_n(np.array([[[1, 1, 2]]]), np.ones((1, 1, 3), bool), 4)
     assert got[0] == pytest.approx(2 / (4 * (1 - 0.75**3)))
+
+
+def test_blocks_of_prompts_count_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    tokens, mask = rng.integers(0, 3, (7, 4, 6)), rng.random((7, 4, 6)) < 0.8
+    whole = tokens_lib.ngram_counts(tokens, mask, 2)
+    monkeypatch.setattr(tokens_lib, "_TOKENS", 50)
+    np.testing.assert_array_equal(tokens_lib.ngram_counts(tokens, mask, 2), whole)
