@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sdd.config import ConfigError, MeshConfig
@@ -47,7 +47,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
-def spec(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> P:
+def spec(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
     """PartitionSpec of logical axes; an axis that the mesh does not divide stays whole."""
     axes = []
     for name, size in zip(logical, shape, strict=True):
@@ -63,7 +63,7 @@ def rows(rank: int) -> P:
     return P(BATCH, *(None,) * (rank - 1))
 
 
-def row_multiple(mesh: Mesh) -> int:
+def row_multiple(mesh: Mesh | AbstractMesh) -> int:
     """Rows of a batch must come in multiples of this."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 

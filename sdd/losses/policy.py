@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sdd.losses.mean import Mean
 from sdd.types import Array
 
 LossMean = Literal["sequence", "token", "constant"]
@@ -145,8 +146,8 @@ def reduce_loss(
     how: LossMean,
     constant_length: int = 0,
     denominator: Denominator = "all",
-) -> jax.Array:
-    """One number from the losses of tokens.
+) -> Mean:
+    """One number from the losses of tokens, as a `Mean`: (numerator, denominator).
 
     With m the mask, w the row weights and R the rows that count:
 
@@ -166,7 +167,7 @@ def reduce_loss(
       denominator: ``all`` or ``active``.
 
     Returns:
-      float32 scalar.
+      float32 scalars.
 
     Raises:
       ValueError: for an unknown name, or ``constant`` without a length.
@@ -183,11 +184,11 @@ def reduce_loss(
     length_N = jnp.sum(mask_NxT, axis=1, dtype=jnp.float32)
     counts_N = jnp.ones_like(weight_N) if denominator == "all" else (weight_N > 0).astype(jnp.float32)
     if how == "sequence":
-        return jnp.sum(weight_N * total_N / jnp.maximum(length_N, 1)) / jnp.maximum(jnp.sum(counts_N), 1)
+        return Mean(jnp.sum(weight_N * total_N / jnp.maximum(length_N, 1)), jnp.sum(counts_N))
     if how == "token":
-        return jnp.sum(weight_N * total_N) / jnp.maximum(jnp.sum(counts_N * length_N), 1)
+        return Mean(jnp.sum(weight_N * total_N), jnp.sum(counts_N * length_N))
     if how == "constant":
-        return jnp.sum(weight_N * total_N) / (constant_length * jnp.maximum(jnp.sum(counts_N), 1))
+        return Mean(jnp.sum(weight_N * total_N), constant_length * jnp.sum(counts_N))
     raise ValueError(f"loss mean is {how!r}; valid: sequence, token, constant")
 
 

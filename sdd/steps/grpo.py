@@ -21,8 +21,9 @@ import numpy as np
 from sdd.losses import policy
 from sdd.losses.blockwise import map_blocks
 from sdd.losses.divergence import entropy, token_logp
+from sdd.losses.mean import masked_mean
 from sdd.sampling.score import response_hidden
-from sdd.steps.base import Chosen, Graded, StepDef, masked_mean
+from sdd.steps.base import Chosen, Graded, StepDef
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,12 @@ import numpy as np
 
 from sdd.losses import divergence as div
 from sdd.losses.blockwise import map_blocks
+from sdd.losses.mean import Mean, masked_mean
 from sdd.losses.policy import reduce_loss
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
-from sdd.steps.base import Chosen, LossBatch, StepDef, masked_mean
+from sdd.steps.base import Chosen, Graded, LossBatch, StepDef
+from sdd.tasks.base import Task
 from sdd.teacher import params as teacher_params
 from sdd.teacher.context import demonstration_contexts
 from sdd.teacher.demos import choose_demonstrations, demonstration_metrics
@@ -129,7 +131,8 @@ def make(config: Config) -> StepDef:
         on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
         off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
         targets = Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
-        return Chosen(targets, contexts, demonstration_metrics(demos, graded.grades))
+        metrics = demonstration_metrics(demos, graded.grades) | cut_metrics(task, graded, demos.index_NxK)
+        return Chosen(targets, contexts, metrics)
 
     def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):
         rollouts, targets = batch.rollouts, batch.targets
@@ -163,6 +166,16 @@ def make(config: Config) -> StepDef:
         ),
         tutor=teacher_params.current,
     )
+
+
+def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, float]:
+    """How much of the demonstrations did not fit the teacher's prompt: share of them, and mean tokens."""
+    shown = np.unique(index_NxK[index_NxK >= 0])
+    if not shown.size:
+        return {}
+    response_NxT, mask_NxT = graded.rollouts.response_NxT, graded.rollouts.mask_NxT
+    cut = np.array([task.demonstration_cut(response_NxT[n][mask_NxT[n]]) for n in shown])
+    return {"demo_cut": float((cut > 0).mean()), "demo_cut_tokens": float(cut.mean())}
 
 
 def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:
@@ -227,7 +240,7 @@ def score_block(config: Config, logits: Logits, token_NxT, weight_NxK) -> dict[s
     }
 
 
-def health(tokens: dict[str, jax.Array], batch: LossBatch, taught_N: jax.Array) -> dict[str, jax.Array]:
+def health(tokens: dict[str, jax.Array], batch: LossBatch, taught_N: jax.Array) -> dict[str, Mean]:
     """How well the teacher reads demonstrations: the numbers in which a runaway shows first."""
     weight_NxK, on_NxT, off_NxT, correct_N = batch.targets
     taught_NxT = batch.rollouts.mask_NxT * taught_N[:, None]

@@ -10,8 +10,9 @@ import dataclasses
 
 from sdd.losses.blockwise import map_blocks
 from sdd.losses.divergence import token_logp
+from sdd.losses.mean import masked_mean
 from sdd.sampling.score import response_hidden
-from sdd.steps.base import Chosen, StepDef, masked_mean
+from sdd.steps.base import Chosen, StepDef
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def make(config: Config) -> StepDef:
             hidden,
             rollouts.response_NxT,
         )
-        return -masked_mean(logp_NxT, rollouts.mask_NxT), {}
+        return masked_mean(-logp_NxT, rollouts.mask_NxT), {}
 
     return StepDef(
         source="task",

@@ -72,7 +72,7 @@ def test_right_rollouts_become_likelier_and_wrong_ones_do_not(step_module, task,
         @jax.jit
         def loss(response_NxT):
             rollouts = batch.rollouts._replace(response_NxT=response_NxT)
-            return step.loss(model, state.params, (), batch._replace(rollouts=rollouts))[0]
+            return step.loss(model, state.params, (), batch._replace(rollouts=rollouts))[0].value
 
         given = graded.rollouts.response_NxT
         wrong, right = given.copy(), given.copy()

@@ -31,6 +31,6 @@ def make(config):
     def loss(model, params, teacher, batch):
         targets, factor_N = batch.targets
         value, metrics = step.loss(model, params, teacher, batch._replace(targets=targets))
-        return value * jnp.mean(factor_N), metrics
+        return value._replace(total=value.total * jnp.mean(factor_N)), metrics
 
     return step._replace(choose=choose, loss=loss)

@@ -48,7 +48,8 @@ def test_blockwise_distillation(mesh, combine, top_k):
 
             out = blockwise.map_blocks(block, 2, student_NxTxE, teacher_NxKxTxE, token_NxT, axes=(1, 2, 1))
             mask_NxT, weight_N = jnp.ones_like(token_NxT, bool), weights_NxK.sum(axis=1)
-            total = policy.reduce_loss(out[0].value + out[1] ** 2, mask_NxT, weight_N, "token", 0, "active")
+            loss_NxT = out[0].value + out[1] ** 2
+            total = policy.reduce_loss(loss_NxT, mask_NxT, weight_N, "token", 0, "active").value
             return total, out
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params_ExV, student_NxTxE)

@@ -103,6 +103,7 @@ _MASK = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], bool)
 )
 def test_reduce_loss(how, denominator, weight, want):
     got = policy.reduce_loss(_LOSS, _MASK, np.array(weight), how, constant_length=10, denominator=denominator)
+    got = got.value
     assert got.shape == ()
     np.testing.assert_allclose(got, want, rtol=1e-6)
 

@@ -102,14 +102,16 @@ def test_a_live_teacher_without_demonstrations_is_the_student(one_device, task):
     loss, metrics = step.loss(
         model, params, sdsd.teacher_params.Teacher((), ()), LossBatch(batch.rollouts, everybody, contexts)
     )
-    assert abs(float(loss)) < 1e-6 and abs(float(metrics["divergence"])) < 1e-6
+    assert abs(float(loss.value)) < 1e-6 and abs(float(metrics["divergence"].value)) < 1e-6
     mask = batch.rollouts.mask_NxT
     expected = (logp_of(model, params, batch.rollouts) * mask * batch.targets.correct_N[:, None]).sum()
     np.testing.assert_allclose(
-        metrics["teacher_logp_right"], expected / (mask * batch.targets.correct_N[:, None]).sum(), rtol=1e-5
+        metrics["teacher_logp_right"].value,
+        expected / (mask * batch.targets.correct_N[:, None]).sum(),
+        rtol=1e-5,
     )
     with_demo, _ = step.loss(model, params, sdsd.teacher_params.Teacher((), ()), batch)
-    assert float(with_demo) > 1e-3
+    assert float(with_demo.value) > 1e-3
 
 
 def test_sdsd_pulls_the_student_towards_the_teacher(one_device, task):
@@ -131,7 +133,9 @@ def test_rows_without_a_demonstration_give_no_gradient(one_device, task):
     step = sdsd.make(sdsd.Config(teacher="live"))
     batch, _ = prepared(step, task)
     nobody = batch._replace(targets=batch.targets._replace(weight_NxK=np.zeros((B * G, 1), np.float32)))
-    grads = jax.grad(lambda p: step.loss(model, p, sdsd.teacher_params.Teacher((), ()), nobody)[0])(params)
+    grads = jax.grad(lambda p: step.loss(model, p, sdsd.teacher_params.Teacher((), ()), nobody)[0].value)(
+        params
+    )
     assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
 
 
@@ -142,7 +146,7 @@ def test_grpo_raises_right_answers_and_lowers_wrong_ones(one_device, task):
     batch, _ = prepared(step, task)
     before = logp_of(model, params, batch.rollouts)
     batch = batch._replace(rollouts=batch.rollouts._replace(model_logp_NxT=before))
-    grads = jax.grad(lambda p: step.loss(model, p, (), batch)[0])(params)
+    grads = jax.grad(lambda p: step.loss(model, p, (), batch)[0].value)(params)
     after = logp_of(model, jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), batch.rollouts)
     gain_N = ((after - before) * batch.rollouts.mask_NxT).sum(axis=1)
     assert np.corrcoef(gain_N, batch.targets.advantage_N)[0, 1] > 0.5
@@ -168,7 +172,7 @@ def test_grpo_gradient_is_the_policy_gradient(one_device, task):
         per_row = (logp * rollouts.mask_NxT).sum(1) / rollouts.mask_NxT.sum(1)
         return -jnp.mean(batch.targets.advantage_N * per_row)
 
-    a = jax.grad(lambda p: step.loss(model, p, (), batch)[0])(params)
+    a = jax.grad(lambda p: step.loss(model, p, (), batch)[0].value)(params)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(jax.grad(reinforce)(params)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
@@ -195,7 +199,7 @@ def test_a_non_finite_update_is_skipped_and_counted(one_device, task):
 
     def scaled(model, params, teacher, batch):
         loss, metrics = plain.loss(model, params, teacher, batch._replace(targets=batch.targets[0]))
-        return loss * batch.targets[1], metrics
+        return loss._replace(total=loss.total * batch.targets[1]), metrics
 
     step = plain._replace(loss=scaled)
     batch, _ = prepared(plain, task)
@@ -225,3 +229,49 @@ def test_the_teacher_follows_after_the_update(one_device, task):
     state, _ = make_train_step(step, model, optax.sgd(0.1))(state, batch)
     for a, b, c in zip(*map(jax.tree.leaves, (start, state.params, state.teacher.params)), strict=True):
         np.testing.assert_allclose(c, 0.9 * a + 0.1 * np.asarray(b), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["grpo", "sdsd"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 2)])
+def test_micro_batches_change_nothing(task, name, shape):
+    """Rows of unequal length and weight, in one piece and in two: a mean of means would differ."""
+    options = {"grpo": grpo.Config(loss_mean="token"), "sdsd": sdsd.Config(denominator="active")}
+    step = {"grpo": grpo, "sdsd": sdsd}[name].make(options[name])
+    batch, _ = prepared(step, task)
+    mask = np.array(batch.rollouts.mask_NxT)
+    mask[: len(mask) // 2, 1:] = False
+    batch = batch._replace(rollouts=batch.rollouts._replace(mask_NxT=mask))
+    found = {}
+    with jax.set_mesh(tiny_mesh(*shape)):
+        model = tiny_model()
+        on_mesh = mesh_lib.put_rows(tiny_mesh(*shape), batch)
+        for parts in (1, 2):
+            state = init_state(step, optax.sgd(0.1), model.init(jax.random.key(0)))
+            state, metrics = make_train_step(step, model, optax.sgd(0.1), micro_batches=parts)(state, on_mesh)
+            found[parts] = jax.tree.map(np.asarray, (state.params, metrics))
+    for one, two in zip(*(jax.tree.leaves(found[parts]) for parts in (1, 2)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-5, atol=2e-6)
+
+
+def test_a_loss_that_is_no_mean_is_refused(one_device, task):
+    model = tiny_model()
+    plain = grpo.make(grpo.Config())
+    step = plain._replace(loss=lambda *args: (plain.loss(*args)[0].value, {}))
+    batch, _ = prepared(plain, task)
+    state = init_state(step, optax.sgd(0.1), model.init(jax.random.key(0)))
+    with pytest.raises(TypeError, match=r"^StepDef.loss: the loss is of type .*; valid: a sdd.losses"):
+        make_train_step(step, model, optax.sgd(0.1))(state, batch)
+
+
+def test_optimizer_and_teacher_are_sharded_like_the_parameters(task):
+    with jax.set_mesh(tiny_mesh(2, 2, 2)):
+        model = tiny_model(vocab_size=80)
+        step = sdsd.make(sdsd.Config(teacher="ema"))
+        state = init_state(step, optax.adamw(1e-3), model.init(jax.random.key(0)))
+        wanted = [(x.shape, x.sharding.spec) for x in jax.tree.leaves(state.params)]
+        assert (
+            sum("fsdp" in spec for _, spec in wanted) >= 8
+            and sum("tensor" in spec for _, spec in wanted) >= 8
+        )
+        for kept in (state.opt_state[0].mu, state.opt_state[0].nu, state.teacher.params):
+            assert [(x.shape, x.sharding.spec) for x in jax.tree.leaves(kept)] == wanted
