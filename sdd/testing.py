@@ -35,7 +35,7 @@ def tiny_model(vocab_size: int = 78, **changes) -> Model:
         head_dim=8,
         mlp_dim=48,
         rope_fraction=0.5,
-        qk_norm=True,
+        qk_norm="head",
         token_shift=True,
     )
     return make_model(dataclasses.replace(config, **changes), vocab_size)

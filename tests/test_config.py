@@ -134,7 +134,7 @@ def test_a_float_field_with_an_int_default_can_be_set_to_a_float(base):
         ("optimizer.b1", "0.9", ["config.optimizer.b1='0.9'", "type str", "a number (float)"]),
         ("optimizer.b1", False, ["config.optimizer.b1=False", "a number (float)"]),
         ("optimizer.learning_rate", float("nan"), ["config.optimizer.learning_rate=nan", "a finite number"]),
-        ("model.qk_norm", 1, ["config.model.qk_norm=1", "True or False (bool)"]),
+        ("model.attention_bias", 1, ["config.model.attention_bias=1", "True or False (bool)"]),
         ("train.init_from", 3, ["config.train.init_from=3", "text (str)"]),
         ("eval.splits", "id", ["config.eval.splits='id'", "a tuple, each entry text (str)"]),
         ("eval.ks", (1, "2"), ["config.eval.ks[1]='2'", "a whole number (int)"]),

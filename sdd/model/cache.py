@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from sdd.config import ModelConfig
 from sdd.mesh import BATCH, P, rows
+from sdd.model.attention import head_axis
 
 
 class Cache(NamedTuple):
@@ -38,7 +39,8 @@ def empty(config: ModelConfig, num_rows: int, capacity: int) -> Cache:
 
     def zeros(columns):
         shape = (config.num_layers, num_rows, columns, config.num_kv_heads, config.head_dim)
-        return jnp.zeros(shape, config.compute_dtype, out_sharding=P(None, BATCH, None, "tensor", None))
+        heads = head_axis(config.num_kv_heads)
+        return jnp.zeros(shape, config.compute_dtype, out_sharding=P(None, BATCH, None, heads, None))
 
     return Cache(
         prefix_k_LxBxPxJxC=zeros(0),

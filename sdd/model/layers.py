@@ -1,4 +1,4 @@
-"""Layers of the decoder: grouped-query attention, SwiGLU and their block, as NNX modules.
+"""Layers of the decoder: attention, gated MLP, norms and their block, as NNX modules.
 
 Modules see one layer's parameters, already gathered over the fsdp axis.
 """
@@ -11,84 +11,10 @@ from flax import nnx
 
 from sdd.config import ModelConfig
 from sdd.mesh import BATCH, P, rows
+from sdd.model.attention import attend, attend_shared_prefix, head_axis, per_head
+from sdd.model.kinds import Kind, rope
 
-HEADS = P(BATCH, None, "tensor", None)
-
-
-def rope(x_NxTxHxC: jax.Array, positions_NxT: jax.Array, theta: float, fraction: float) -> jax.Array:
-    """Rotary position embedding (2104.09864), rotating halves, on the first ``fraction`` of C.
-
-    Args:
-      x_NxTxHxC: queries or keys.
-      positions_NxT: int32 positions.
-      theta: base of the wavelengths.
-      fraction: share of the dimensions that turn; the rest carries no position.
-    """
-    turning = int(x_NxTxHxC.shape[-1] * fraction) // 2 * 2
-    if turning == 0:
-        return x_NxTxHxC
-    frequency_R = theta ** (-jnp.arange(0, turning, 2, dtype=jnp.float32) / turning)
-    angle_NxTx1xR = positions_NxT[:, :, None, None].astype(jnp.float32) * frequency_R
-    sin, cos = jnp.sin(angle_NxTx1xR), jnp.cos(angle_NxTx1xR)
-    first, second, rest = jnp.split(x_NxTxHxC.astype(jnp.float32), [turning // 2, turning], axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin, rest]
-    return jnp.concatenate(turned, axis=-1).astype(x_NxTxHxC.dtype)
-
-
-def visible(query_positions_NxT: jax.Array, key_positions_NxS: jax.Array) -> jax.Array:
-    """Causal mask by position, NxTxS: a key is seen from its own position on; padding never is."""
-    key_Nx1xS, query_NxTx1 = key_positions_NxS[:, None, :], query_positions_NxT[:, :, None]
-    return (key_Nx1xS >= 0) & (key_Nx1xS <= query_NxTx1)
-
-
-def attend(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS) -> jax.Array:
-    """Grouped-query attention."""
-    return jax.nn.dot_product_attention(
-        q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask=mask_NxTxS[:, None], implementation="xla"
-    )
-
-
-def attend_with_normaliser(q_NxTxHxC, k_NxSxJxC, v_NxSxJxC, mask_NxTxS):
-    """Grouped-query attention NxTxHxC and the log of its softmax's normaliser NxTxH, in float32.
-
-    jax.nn.dot_product_attention offers the normaliser too, but cut off from the
-    gradient (jax 0.10): the joined softmax below would train wrongly, without an error.
-    """
-    N, T, H, C = q_NxTxHxC.shape
-    J = k_NxSxJxC.shape[2]
-    q_NxTxJxRxC = jnp.reshape(
-        q_NxTxHxC, (N, T, J, H // J, C), out_sharding=P(BATCH, None, "tensor", None, None)
-    )
-    score_NxTxJxRxS = jnp.einsum(
-        "ntjrc,nsjc->ntjrs", q_NxTxJxRxC, k_NxSxJxC, preferred_element_type=jnp.float32
-    )
-    masked = jnp.where(mask_NxTxS[:, :, None, None, :], score_NxTxJxRxS * C**-0.5, -1e30)
-    log_z_NxTxJxR = jax.nn.logsumexp(masked, axis=-1)
-    weight = jnp.exp(masked - log_z_NxTxJxR[..., None]).astype(v_NxSxJxC.dtype)
-    out = jnp.einsum("ntjrs,nsjc->ntjrc", weight, v_NxSxJxC)
-    merged = P(BATCH, None, "tensor")
-    return (
-        jnp.reshape(out, (N, T, H, C), out_sharding=HEADS),
-        jnp.reshape(log_z_NxTxJxR, (N, T, H), out_sharding=merged),
-    )
-
-
-def attend_shared_prefix(q_NxTxHxC, prefix, suffix, prefix_mask_BxMxP, suffix_mask_NxTxS) -> jax.Array:
-    """Attention over a prefix that a group shares and each row's own suffix.
-
-    The group's queries are read as one longer query (M = G*T), so that the prefix
-    is read once a prompt. The two softmaxes are joined by their normalisers:
-    ``o = (o_p e^{z_p} + o_s e^{z_s}) / (e^{z_p} + e^{z_s})``.
-    """
-    N, T, H, C = q_NxTxHxC.shape
-    B = prefix[0].shape[0]
-    q_BxMxHxC = jnp.reshape(q_NxTxHxC, (B, N // B * T, H, C), out_sharding=HEADS)
-    out_p, log_z_p = attend_with_normaliser(q_BxMxHxC, prefix[0], prefix[1], prefix_mask_BxMxP)
-    out_s, log_z_s = attend_with_normaliser(q_NxTxHxC, suffix[0], suffix[1], suffix_mask_NxTxS)
-    out_p = jnp.reshape(out_p, (N, T, H, C), out_sharding=HEADS)
-    log_z_p = jnp.reshape(log_z_p, (N, T, H), out_sharding=P(BATCH, None, "tensor"))
-    share_p = jax.nn.sigmoid(log_z_p - log_z_s)[..., None].astype(out_p.dtype)
-    return share_p * out_p + (1 - share_p) * out_s
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
 
 
 def quiet_init(config: ModelConfig) -> jax.nn.initializers.Initializer:
@@ -100,77 +26,113 @@ def quiet_init(config: ModelConfig) -> jax.nn.initializers.Initializer:
     return jax.nn.initializers.variance_scaling(1 / (2 * config.num_layers) ** 2, "fan_in", "normal")
 
 
+class RMSNorm(nnx.Module):
+    """``x / rms(x) * scale`` (1910.07467) over the last axes, in float32.
+
+    Beside nnx.RMSNorm: it may multiply by 1 + scale, as the makers of Gemma store it, and
+    normalise over heads that are split over devices.
+    """
+
+    def __init__(self, shape: tuple[int, ...], config: ModelConfig, rngs: nnx.Rngs):
+        initial = 0.0 if config.norm_plus_one else 1.0
+        # The key is not used, but drawing it keeps the other parameters of a seed what they were.
+        self.scale = nnx.Param(nnx.initializers.constant(initial)(rngs.params(), shape, jnp.float32))
+        self.config = config
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.scale[...].astype(jnp.float32)
+        x = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x), axis=tuple(range(-scale.ndim, 0)), keepdims=True)
+        factor = jax.lax.rsqrt(mean_square + self.config.norm_eps) * (scale + self.config.norm_plus_one)
+        return (x * factor).astype(self.config.compute_dtype)
+
+
 class Attention(nnx.Module):
-    """Grouped-query attention with RoPE and optional norms of queries and keys."""
+    """Grouped-query attention with RoPE, optional biases and norms of queries and keys."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         E, H, J, C = config.width, config.num_heads, config.num_kv_heads, config.head_dim
-        options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"dtype": config.compute_dtype, "rngs": rngs}
         self.config = config
-        self.q = nnx.LinearGeneral(E, (H, C), **options)
-        self.k = nnx.LinearGeneral(E, (J, C), **options)
-        self.v = nnx.LinearGeneral(E, (J, C), **options)
-        self.o = nnx.LinearGeneral((H, C), E, axis=(-2, -1), kernel_init=quiet_init(config), **options)
-        if config.qk_norm:
-            self.q_norm = nnx.RMSNorm(C, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs)
-            self.k_norm = nnx.RMSNorm(C, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs)
+        self.q = nnx.LinearGeneral(E, (H, C), use_bias=config.attention_bias, **options)
+        self.k = nnx.LinearGeneral(E, (J, C), use_bias=config.attention_bias, **options)
+        self.v = nnx.LinearGeneral(E, (J, C), use_bias=config.attention_bias, **options)
+        self.o = nnx.LinearGeneral(
+            (H, C), E, axis=(-2, -1), use_bias=False, kernel_init=quiet_init(config), **options
+        )
+        if config.qk_norm != "none":
+            over_heads = config.qk_norm == "projection"
+            self.q_norm = RMSNorm((H, C) if over_heads else (C,), config, rngs)
+            self.k_norm = RMSNorm((J, C) if over_heads else (C,), config, rngs)
 
-    def project(self, x_NxTxE: jax.Array, positions_NxT: jax.Array):
+    def project(self, x_NxTxE: jax.Array, positions_NxT: jax.Array, kind: Kind):
         """Queries, keys and values of the tokens."""
-        q, k, v = (layer(x_NxTxE, out_sharding=HEADS) for layer in (self.q, self.k, self.v))
-        if self.config.qk_norm:
+        q_heads = per_head(head_axis(self.config.num_heads))
+        kv_heads = per_head(head_axis(self.config.num_kv_heads))
+        q = self.q(x_NxTxE, out_sharding=q_heads)
+        k, v = (layer(x_NxTxE, out_sharding=kv_heads) for layer in (self.k, self.v))
+        if self.config.qk_norm != "none":
             q, k = self.q_norm(q), self.k_norm(k)
-        theta, fraction = self.config.rope_theta, self.config.rope_fraction
-        return rope(q, positions_NxT, theta, fraction), rope(k, positions_NxT, theta, fraction), v
+        return rope(q, positions_NxT, kind), rope(k, positions_NxT, kind), v
 
-    def __call__(self, x_NxTxE, positions_NxT, masks, prefix, suffix, length):
+    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, masks, prefix, suffix, length):
         """Returns the attention's output and the layer's suffix with the new keys and values.
 
         Without a cache ``suffix`` is None and the tokens attend to themselves.
         """
-        q, k, v = self.project(x_NxTxE, positions_NxT)
+        q, k, v = self.project(x_NxTxE, positions_NxT, kind)
         if suffix is not None:
             at = (0, length, 0, 0)
             k = jax.lax.dynamic_update_slice(suffix[0], k, at)
             v = jax.lax.dynamic_update_slice(suffix[1], v, at)
+        scale = self.config.attention_scale or self.config.head_dim**-0.5
+        softcap = self.config.attention_softcap
         if prefix is None:
-            out = attend(q, k, v, masks[1])
+            out = attend(q, k, v, masks[1], scale, softcap)
         else:
-            out = attend_shared_prefix(q, prefix, (k, v), *masks)
+            out = attend_shared_prefix(q, prefix, (k, v), masks[0], masks[1], scale, softcap)
         return self.o(out, out_sharding=rows(3)), (k, v)
 
 
-class SwiGLU(nnx.Module):
-    """``down(silu(gate(x)) * up(x))`` (2002.05202)."""
+class GatedMLP(nnx.Module):
+    """``down(activation(gate(x)) * up(x))`` (2002.05202)."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
         self.gate = nnx.Linear(config.width, config.mlp_dim, **options)
         self.up = nnx.Linear(config.width, config.mlp_dim, **options)
         self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=quiet_init(config), **options)
+        self.activate = ACTIVATIONS[config.activation]
 
     def __call__(self, x_NxTxE: jax.Array) -> jax.Array:
         wide = P(BATCH, None, "tensor")
-        hidden = jax.nn.silu(self.gate(x_NxTxE, out_sharding=wide)) * self.up(x_NxTxE, out_sharding=wide)
+        hidden = self.activate(self.gate(x_NxTxE, out_sharding=wide)) * self.up(x_NxTxE, out_sharding=wide)
         return self.down(hidden, out_sharding=rows(3))
 
 
 class Block(nnx.Module):
-    """One pre-norm decoder layer."""
+    """One decoder layer, with norms before its halves, after them, or both."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        norm: dict[str, Any] = {"epsilon": config.norm_eps, "dtype": config.compute_dtype, "rngs": rngs}
-        self.attention_norm = nnx.RMSNorm(config.width, **norm)
+        pre, post = config.norm_placement != "post", config.norm_placement != "pre"
+        if pre:
+            self.attention_norm = RMSNorm((config.width,), config, rngs)
         self.attention = Attention(config, rngs)
-        self.mlp_norm = nnx.RMSNorm(config.width, **norm)
-        self.mlp = SwiGLU(config, rngs)
+        if post:
+            self.attention_post_norm = RMSNorm((config.width,), config, rngs)
+        if pre:
+            self.mlp_norm = RMSNorm((config.width,), config, rngs)
+        self.mlp = GatedMLP(config, rngs)
+        if post:
+            self.mlp_post_norm = RMSNorm((config.width,), config, rngs)
+        self.pre, self.post = pre, post
 
-    def __call__(self, x_NxTxE, positions_NxT, masks, prefix, suffix, length):
-        out, suffix = self.attention(
-            self.attention_norm(x_NxTxE), positions_NxT, masks, prefix, suffix, length
-        )
-        x_NxTxE = x_NxTxE + out
-        return x_NxTxE + self.mlp(self.mlp_norm(x_NxTxE)), suffix
+    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, masks, prefix, suffix, length):
+        read = self.attention_norm(x_NxTxE) if self.pre else x_NxTxE
+        out, suffix = self.attention(read, positions_NxT, kind, masks, prefix, suffix, length)
+        x_NxTxE = x_NxTxE + (self.attention_post_norm(out) if self.post else out)
+        out = self.mlp(self.mlp_norm(x_NxTxE) if self.pre else x_NxTxE)
+        return x_NxTxE + (self.mlp_post_norm(out) if self.post else out), suffix
 
 
 class Shell(nnx.Module):
@@ -178,21 +140,28 @@ class Shell(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, rngs: nnx.Rngs):
         self.embed = nnx.Embed(vocab_size, config.width, dtype=config.compute_dtype, rngs=rngs)
-        self.final_norm = nnx.RMSNorm(
-            config.width, epsilon=config.norm_eps, dtype=config.compute_dtype, rngs=rngs
-        )
+        self.final_norm = RMSNorm((config.width,), config, rngs)
         options: dict[str, Any] = {"use_bias": False, "dtype": config.compute_dtype, "rngs": rngs}
         if config.token_shift:
             self.shift = nnx.Linear(config.width, config.width, **options)
         if not config.tied_embeddings:
             self.unembed = nnx.Linear(config.width, vocab_size, **options)
+        self.config = config
+
+    def look_up(self, tokens_NxT: jax.Array) -> jax.Array:
+        """Embeddings NxTxE of tokens, as the residual stream has them."""
+        x_NxTxE = self.embed(tokens_NxT, out_sharding=rows(3))
+        if not self.config.embed_scale:
+            return x_NxTxE
+        # The factor is rounded to the compute type, as in the makers' own code.
+        return x_NxTxE * jnp.asarray(self.config.width**0.5, x_NxTxE.dtype)
 
     def read(self, tokens_NxT: jax.Array, previous_NxT: jax.Array, positions_NxT: jax.Array) -> jax.Array:
         """Embeds tokens; token shift adds a projection of the embedding of the token before."""
-        x_NxTxE = self.embed(tokens_NxT, out_sharding=rows(3))
+        x_NxTxE = self.look_up(tokens_NxT)
         if not hasattr(self, "shift"):
             return x_NxTxE
-        before_NxTxE = self.shift(self.embed(previous_NxT, out_sharding=rows(3)), out_sharding=rows(3))
+        before_NxTxE = self.shift(self.look_up(previous_NxT), out_sharding=rows(3))
         return x_NxTxE + jnp.where(positions_NxT[..., None] > 0, before_NxTxE, 0)
 
     def logits(self, hidden_xE: jax.Array) -> jax.Array:
@@ -201,9 +170,11 @@ class Shell(nnx.Module):
             kernel_ExV = self.unembed.kernel[...]
         else:
             kernel_ExV = self.embed.embedding[...].T
-        return jnp.einsum(
+        logits_xV = jnp.einsum(
             "...e,ev->...v",
             hidden_xE,
             kernel_ExV.astype(hidden_xE.dtype),
             preferred_element_type=jnp.float32,
         )
+        cap = self.config.final_softcap
+        return cap * jnp.tanh(logits_xV / cap) if cap else logits_xV

@@ -53,7 +53,7 @@ def naive_forward(params, config, tokens):
         att = layer["attention"]
         y = norm(x, layer["attention_norm"]["scale"])
         q, k, v = (np.einsum("te,ehc->thc", y, att[n]["kernel"]) for n in "qkv")
-        if config.qk_norm:
+        if config.qk_norm == "head":
             q, k = norm(q, att["q_norm"]["scale"]), norm(k, att["k_norm"]["scale"])
         out = np.zeros_like(q)
         for h in range(config.num_heads):
@@ -71,7 +71,7 @@ def naive_forward(params, config, tokens):
     return norm(x, shell["final_norm"]["scale"]) @ emb.T
 
 
-@pytest.mark.parametrize("changes", [{}, {"qk_norm": False, "token_shift": False, "rope_fraction": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": "none", "token_shift": False, "rope_fraction": 1.0}])
 def test_equals_naive_decoder_with_padding(mesh, changes):
     model = tiny_model(**changes)
     params = model.init(jax.random.key(0))
