@@ -1,11 +1,14 @@
-"""Tokenizers behind one Protocol: a word-level symbolic vocabulary, and SentencePiece models."""
+"""Tokenizers behind one Protocol, and the word-level symbolic vocabulary.
+
+Tokenizers that are read from files are in the other files of this room; :func:`sdd.text.load.load`
+finds the right one.
+"""
 
 import difflib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from etils import epath
 
 
 @runtime_checkable
@@ -16,6 +19,10 @@ class Tokenizer(Protocol):
       vocab_size: number of ids, ``V``; every id is in ``[0, V)``.
       pad_id: the id that fills a row. Padding is told from text by masks, never by this id.
       stop_ids: ids that end a response.
+
+    Tokenizers that chats can use well have three things more (see :mod:`sdd.text.chat`):
+    ``special_tokens``, the texts of bos_token, eos_token and so on; ``encode_special``, which reads such
+    texts as the tokens that they name; and ``decode_special``, which writes them out.
     """
 
     vocab_size: int
@@ -81,56 +88,36 @@ class SymbolTokenizer:
         Raises:
           ValueError: an id is outside ``[0, vocab_size)``.
         """
-        ids = np.asarray(ids, dtype=np.int64).reshape(-1).tolist()
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"unknown token id {i}: valid ids are 0 to {self.vocab_size - 1}")
-        return " ".join(self.words[i] for i in ids)
+        return " ".join(self.words[i] for i in valid_ids(ids, self.vocab_size))
 
 
-class SentencePieceTokenizer:
-    """A SentencePiece model, read from a ``.model`` file (local, or any path that epath opens).
-
-    ``stop_ids`` is the model's end-of-sentence piece. Where the model has no padding piece (many
-    have none) the unknown piece pads: every model has one, and masks tell padding from text.
-
-    Args:
-      path: the model file.
+def valid_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """Returns `ids` as a list of ints.
 
     Raises:
-      ValueError: no such file, not a SentencePiece model, or a model without an end-of-sentence piece.
+      ValueError: an id is outside ``[0, vocab_size)``.
     """
+    found = np.asarray(ids if hasattr(ids, "__array__") else list(ids), dtype=np.int64).reshape(-1).tolist()
+    for i in found:
+        if not 0 <= i < vocab_size:
+            raise ValueError(f"unknown token id {i}: valid ids are 0 to {vocab_size - 1}")
+    return found
 
-    def __init__(self, path: epath.PathLike):
-        import sentencepiece  # a compiled library; only those who use it pay for it
 
-        path = epath.Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; a SentencePiece .model file is needed")
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(path.read_bytes())
-        except RuntimeError as error:
-            raise ValueError(f"{path}: not a SentencePiece model") from error
-        if self._processor.eos_id() < 0:
-            raise ValueError(f"{path}: the model has no end-of-sentence piece; train it with eos_id >= 0")
-        self.vocab_size = int(self._processor.vocab_size())
-        pad_id = self._processor.pad_id()
-        self.pad_id = int(pad_id if pad_id >= 0 else self._processor.unk_id())
-        self.stop_ids = (int(self._processor.eos_id()),)
+def fit_vocab(where: str, num_ids: int, vocab_size: int) -> int:
+    """Returns the number of ids of a tokenizer that serves a model: models may pad their embedding.
 
-    def encode(self, text: str) -> np.ndarray:
-        """Returns the int32 ids of `text`, without start and stop pieces."""
-        return np.array(self._processor.encode(text), dtype=np.int32)
+    Args:
+      where: the tokenizer's file, for the error.
+      num_ids: ids that the tokenizer has.
+      vocab_size: rows of the model's embedding; 0 where no model is asked.
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of `ids`; control pieces (start, stop, padding) leave no text.
-
-        Raises:
-          ValueError: an id is outside ``[0, vocab_size)``.
-        """
-        ids = np.asarray(ids, dtype=np.int64).reshape(-1).tolist()
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"unknown token id {i}: valid ids are 0 to {self.vocab_size - 1}")
-        return self._processor.decode(ids)
+    Raises:
+      ValueError: the tokenizer has ids that the model does not know.
+    """
+    if vocab_size and num_ids > vocab_size:
+        raise ValueError(
+            f"{where}: the tokenizer has {num_ids} ids, the model's vocab_size is {vocab_size}; "
+            f"valid: a tokenizer of at most {vocab_size} ids, or a model of at least {num_ids}"
+        )
+    return max(num_ids, vocab_size)
