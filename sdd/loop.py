@@ -13,13 +13,15 @@ import jax
 import numpy as np
 import rich.console
 
-from sdd import checkpoint, runfolder, validation
+from sdd import checkpoint, runfolder, validation, weights
 from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
-from sdd.config import RunConfig
+from sdd.config import ConfigError, RunConfig
 from sdd.data import batches, pad_right
 from sdd.evaluate import batch_metrics, grade
 from sdd.job import Job, announce, say
+from sdd.model import lora
+from sdd.model import make as make_model
 from sdd.rng import stream_key, stream_rng
 from sdd.signals import stop_on_signal
 from sdd.steps.base import Graded, LossBatch, init_state
@@ -103,10 +105,12 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
         stack.callback(writers.close)
         job = Job(config, workdir, parts, writers, console, stop_asked)
         say(job, parts_summary(parts, state))
+        say_facts(job)
         if restored:
             data.set_state(restored.meta["data"])
             say_resumed(job, restored)
         train(job, manager, state, data)
+        say_facts(job)
         final = validation.final_metrics(job)
         say(job, validation.summary(job, final))
         return final
@@ -155,8 +159,18 @@ def initialised(config: RunConfig, parts: Parts, state: TrainState) -> TrainStat
     """The state before step 1 with the parameters that ``config.train.init_from`` names, if it does."""
     if not config.train.init_from:
         return state
-    params = checkpoint.restore_params(config.train.init_from, state.params)
-    return init_state(parts.step, parts.optimizer, params)
+    bare = make_model(lora.plain(config.model), parts.model.vocab_size)
+    try:
+        params = weights.load_params(config.train.init_from, bare, parts.mesh)
+    except weights.WeightsError as error:
+        raise ConfigError(f"config.train.init_from: {error}") from None
+    return init_state(parts.step, parts.optimizer, lora.adapted(params, state.params))
+
+
+def say_facts(job: Job) -> None:
+    """What the task counts: what its data hold, what was left out, where its verifier failed."""
+    if facts := job.parts.task.facts():
+        say(job, "data: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in facts.items()))
 
 
 def say_resumed(job: Job, restored: checkpoint.Restored) -> None:
