@@ -77,14 +77,21 @@ def cut(rollouts: Rollouts, num_prompts: int, num_samples: int) -> Rollouts:
 
 
 def grade(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> Grades:
-    """The verifier's verdict on every rollout; row n belongs to example ``n // (N // B)``."""
+    """The verifier's verdict on every rollout; row n belongs to example ``n // (N // B)``.
+
+    Where the task tells strategies by comparison (``task.cluster``), the responses of a prompt are
+    compared with each other, and their numbers hold within the prompt.
+    """
     response_NxT, mask_NxT = np.asarray(rollouts.response_NxT), np.asarray(rollouts.mask_NxT)
     group_size = len(response_NxT) // len(examples)
     length_N = mask_NxT.sum(axis=1)
-    verdicts = [
-        task.grade(examples[n // group_size], response_NxT[n, : length_N[n]]) for n in range(len(length_N))
-    ]
+    responses = [response_NxT[n, : length_N[n]] for n in range(len(length_N))]
+    verdicts = [task.grade(examples[n // group_size], response) for n, response in enumerate(responses)]
     correct, score, strategy, prefix = zip(*verdicts, strict=True)
+    if task.cluster is not None:
+        groups = [responses[b * group_size : (b + 1) * group_size] for b in range(len(examples))]
+        told = [task.cluster(example, group) for example, group in zip(examples, groups, strict=True)]
+        strategy = tuple(i for group in told for i in group)
     return Grades(
         np.array(correct, bool),
         np.array(score, np.float32),
@@ -145,11 +152,21 @@ def evaluate(
 def group_samples(
     rollouts: Rollouts, grades: Grades, num_samples: int, num_strategies: int, ks: tuple[int, ...]
 ) -> Samples:
-    """Rows of rollouts -> what the metrics read, grouped by prompt (B x n)."""
+    """Rows of rollouts -> what the metrics read, grouped by prompt (B x n).
+
+    With ``num_strategies`` 0 the task cannot list its strategies. Those of a prompt are then numbered
+    from 0 on, and their number is that of the prompt that has most; 0 where none can be told at all.
+    """
     group = lambda x: np.asarray(x).reshape(-1, num_samples, *np.shape(x)[1:])  # noqa: E731
+    strategy_BxN = group(grades.strategy_N)
+    if num_strategies == 0:
+        # -1 is put in front, so that it is the first of the sorted values whether or not it occurs.
+        ranks = [np.unique(np.append(-1, row), return_inverse=True)[1][1:] - 1 for row in strategy_BxN]
+        strategy_BxN = np.reshape(ranks, strategy_BxN.shape).astype(np.int32)
+        num_strategies = int(strategy_BxN.max(initial=-1)) + 1
     return Samples(
         correct_BxN=group(grades.correct_N),
-        strategy_BxN=group(grades.strategy_N),
+        strategy_BxN=strategy_BxN,
         num_strategies=num_strategies,
         tokens_BxNxT=group(rollouts.response_NxT),
         mask_BxNxT=group(rollouts.mask_NxT),
@@ -168,10 +185,12 @@ def batch_metrics(graded: Graded, num_strategies: int) -> dict[str, float]:
 
 
 def prompt_records(task, examples, split, rollouts: Rollouts, grades: Grades, n: int) -> list[dict[str, Any]]:
-    """One record a prompt, with lists over its n rollouts."""
+    """One record a prompt, with lists over its n rollouts; strategies by name, or as the number's text."""
     length_N = rollouts.mask_NxT.sum(axis=1)
     entropy_N = (rollouts.entropy_NxT * rollouts.mask_NxT).sum(axis=1) / np.maximum(length_N, 1)
-    names = [*task.strategies, None]  # -1, the last, is no strategy
+    names: Any = [*task.strategies, None]  # -1, the last, is no strategy
+    if not task.strategies:
+        names = {int(i): str(i) for i in np.unique(grades.strategy_N)} | {-1: None}
     records = []
     for b, example in enumerate(examples):
         rows = range(b * n, (b + 1) * n)
@@ -183,7 +202,7 @@ def prompt_records(task, examples, split, rollouts: Rollouts, grades: Grades, n:
                 "completion": [task.tokenizer.decode(rollouts.response_NxT[r, : length_N[r]]) for r in rows],
                 "correct": [bool(grades.correct_N[r]) for r in rows],
                 "score": [float(grades.score_N[r]) for r in rows],
-                "strategy": [names[grades.strategy_N[r]] for r in rows],
+                "strategy": [names[int(grades.strategy_N[r])] for r in rows],
                 "token_entropy": [float(entropy_N[r]) for r in rows],
                 "num_tokens": [int(length_N[r]) for r in rows],
             }
@@ -236,5 +255,7 @@ def teacher_health(
         values["teacher_accuracy"].append(group(grades.correct_N).mean(axis=1))
         values["teacher_entropy"].append(entropy_B / group(rollouts.mask_NxT).sum(axis=1))
         values["teacher_follows"].append((group(grades.strategy_N) == strategy_Bx1[where]).mean(axis=1))
+    if task.cluster is not None:  # its numbers hold within one call: they cannot be compared here
+        del values["teacher_follows"]
     joined = {name: np.concatenate(v) for name, v in values.items()}
     return bootstrap(joined, seed=0, num_resamples=resamples)

@@ -12,13 +12,14 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 START = "warm_start"
+_COUNTABLE = 256  # strategies that a task lists; more are told apart within a prompt only
 _LISTS = ("completion", "correct", "strategy", "token_entropy", "num_tokens")
 
 
@@ -231,18 +232,34 @@ def read_rollouts(path: str | Path) -> EvaluationRollouts:
         rows[prompt_id] = columns[1:]
     if not rows:
         raise ValueError(f"{path}: holds no rollouts")
-    strategies = tuple(sorted(names))
-    ids: dict[str | None, int] = {name: i for i, name in enumerate(strategies)}
-    ids[None] = -1
     correct, strategy, entropy, num_tokens = zip(*rows.values(), strict=True)
+    strategies, strategy_BxN = _numbered(sorted(names), strategy)
     return EvaluationRollouts(
         prompt_ids=tuple(rows),
         correct_BxN=np.array(correct, dtype=bool),
-        strategy_BxN=np.array([[ids[name] for name in row] for row in strategy], dtype=np.int32),
+        strategy_BxN=strategy_BxN,
         strategies=strategies,
         token_entropy_BxN=np.array(entropy, dtype=np.float64),
         num_tokens_BxN=np.array(num_tokens, dtype=np.int32),
     )
+
+
+def _numbered(
+    names: Sequence[str], rows: Sequence[Sequence[str | None]]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """(names of the strategies, BxN their numbers, -1 for none).
+
+    Tasks in natural language have as many strategies as prompts have ways; then each prompt's are
+    numbered by themselves, or counting them would take prompts x all strategies.
+    """
+    if len(names) <= _COUNTABLE:
+        ids: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(names)}}
+        return tuple(names), np.array([[ids[name] for name in row] for row in rows], dtype=np.int32)
+    strategy_BxN = np.full((len(rows), len(rows[0])), -1, np.int32)
+    for numbers_N, row in zip(strategy_BxN, rows, strict=True):
+        own: dict[str | None, int] = {None: -1}
+        numbers_N[:] = [own.setdefault(name, len(own) - 1) for name in row]
+    return tuple(f"way {i + 1}" for i in range(int(strategy_BxN.max()) + 1)), strategy_BxN
 
 
 def shared_prompts(rollouts: list[EvaluationRollouts]) -> list[EvaluationRollouts]:

@@ -1,6 +1,6 @@
 """What a task offers: examples, prompts with and without a demonstration, and a verifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +28,8 @@ class Grade(NamedTuple):
     Attributes:
       correct: whether the response is right.
       score: the verifier's score, 1.0 for right and 0.0 for wrong unless a task says otherwise.
-      strategy: index into `Task.strategies`, or -1 where none can be told.
+      strategy: index into `Task.strategies`; of a task whose strategies cannot be listed, a number from 0
+        to 2**31 - 1 that is the same for the same strategy; -1 where none can be told.
       right_prefix: number of leading response tokens after which a right answer can still be
         reached (all of them for a right response); -1 where the task cannot tell.
     """
@@ -45,7 +46,8 @@ class Task(NamedTuple):
     Attributes:
       name: the task's name.
       tokenizer: turns its texts into ids and back.
-      strategies: names of the countable ways to be right.
+      strategies: names of the countable ways to be right; empty where they cannot be listed, and
+        are then told apart by number (`Grade.strategy`, or `cluster`).
       splits: the evaluation splits; the first is in distribution. The training split is ``"train"``.
       context_length: most tokens that `prompt` returns.
       demonstration_context_length: most tokens that `demonstration_prompt` returns.
@@ -57,7 +59,13 @@ class Task(NamedTuple):
       grade: ``(example, response int32 without padding) -> Grade``.
       supervised: ``(example, rng, num_answers) -> [(context, responses), ...]``, the rows of a warm
         start: contexts (the plain prompt, and one with a demonstration), each with `num_answers`
-        responses.
+        responses. A task without reference solutions raises ConfigError.
+      cluster: ``(example, responses of one prompt) -> a strategy each``, in place of `Grade.strategy`,
+        for strategies that can only be told by comparing responses. The numbers hold within the call
+        alone; -1 where none can be told.
+      demonstration_cut: ``demonstration -> how many of its tokens demonstration_prompt leaves out``.
+      facts: numbers that a run should say and log: what is in the data, what was left out, and how
+        often the verifier failed so far in this process.
     """
 
     name: str
@@ -72,3 +80,6 @@ class Task(NamedTuple):
     demonstration_prompt: Callable[[Example, np.ndarray], np.ndarray]
     grade: Callable[[Example, np.ndarray], Grade]
     supervised: Callable[[Example, np.random.Generator, int], list[tuple[np.ndarray, list[np.ndarray]]]]
+    cluster: Callable[[Example, Sequence[np.ndarray]], Sequence[int]] | None = None
+    demonstration_cut: Callable[[np.ndarray], int] = lambda demonstration: 0
+    facts: Callable[[], Mapping[str, int]] = dict
