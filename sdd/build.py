@@ -100,7 +100,9 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
         model=model,
         optimizer=optimizer,
         schedule=schedule,
-        train_step=make_train_step(step, model, optimizer, config.train.updates_per_batch),
+        train_step=make_train_step(
+            step, model, optimizer, config.train.updates_per_batch, config.train.micro_batches
+        ),
         sampler=sampler(config.sampling, config.train.group_size),
         eval_sampler=functools.cache(lambda num_samples: sampler(filters, num_samples)),
         embedders=load_embedders(config.eval.embedders),
@@ -155,6 +157,11 @@ def check_mesh(config: RunConfig, mesh: Mesh) -> None:
         raise ConfigError(
             f"config.train.prompts_per_step={config.train.prompts_per_step}: must be a multiple of "
             f"mesh data x fsdp = {multiple}"
+        )
+    if config.train.prompts_per_step % (multiple * config.train.micro_batches):
+        raise ConfigError(
+            f"config.train.micro_batches={config.train.micro_batches}: prompts_per_step="
+            f"{config.train.prompts_per_step} must be a multiple of it times mesh data x fsdp = {multiple}"
         )
     for name in ("num_heads", "num_kv_heads", "mlp_dim"):
         if getattr(config.model, name) % mesh.shape["tensor"]:

@@ -1,14 +1,17 @@
 """The command ``sdd``. Heavy packages are imported when a command runs, so that ``--help`` is quick."""
 
 import difflib
+import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from sdd.measure.command import HELP as MEASURE_HELP
+from sdd.weights.command import HELP as CONVERT_HELP
 
 FINISHED, FAILED, USAGE, NONFINITE, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
@@ -28,12 +31,14 @@ usage:
   sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
   sdd report DIR                                               write the report of a study or a run
   sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
+  sdd convert SRC DST                                          weights from one kind of folder to another
 
 examples:
   sdd run experiments/concept_graph/smoke.py --workdir=runs/smoke
   sdd run experiments/concept_graph/study.py --workdir=runs/study --seeds=2
   sdd report runs/study
   sdd measure after.jsonl --baseline before.jsonl
+  sdd convert runs/sdsd exported
 
 More of each: sdd COMMAND --help. Version: sdd --version.
 
@@ -102,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "run": Command(RUN_HELP, run),
         "report": Command(REPORT_HELP, report),
-        "measure": Command(MEASURE_HELP, measure),
+        "measure": Command(MEASURE_HELP, partial(on_the_cpu, "sdd.measure.command")),
+        "convert": Command(CONVERT_HELP, partial(on_the_cpu, "sdd.weights.command")),
     }
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="", file=sys.stdout if args else sys.stderr)
@@ -184,14 +190,11 @@ def report(args: Sequence[str]) -> int:
     return FINISHED
 
 
-def measure(args: Sequence[str]) -> int:
-    """``sdd measure``: returns the exit code."""
+def on_the_cpu(module: str, args: Sequence[str]) -> int:
+    """A command that computes little, of a module with ``run(args) -> exit code``; starts no accelerator."""
     prepare_environment(0)
-    # What is compared are means over prompts: an accelerator would only cost its start.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from sdd.measure import command
-
-    return command.run(args)
+    return importlib.import_module(module).run(args)
 
 
 def prepare_environment(force_cpu_devices: int) -> None:

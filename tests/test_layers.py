@@ -8,7 +8,18 @@ PACKAGE = Path(__file__).parents[1] / "sdd"
 ROOMS = (
     *("types", "lookup", "typed", "ranges", "settings", "config", "rng", "mesh", "text", "tasks", "data"),
     *("model", "sampling", "teacher", "losses", "steps", "embedders", "information", "build", "metrics"),
-    *("health", "progress", "writers", "runfolder", "checkpoint", "evaluate", "job", "validation", "signals"),
+    *(
+        "health",
+        "progress",
+        "writers",
+        "runfolder",
+        "checkpoint",
+        "weights",
+        "evaluate",
+        "job",
+        "validation",
+        "signals",
+    ),
     *(
         "loop",
         "claims",

@@ -1,0 +1,15 @@
+"""sdd run experiments/science_qa/qwen3_8b_grpo.py --workdir=runs/qwen3_8b_grpo \\
+    --config.task.path=sciknoweval --config.task.tokenizer=Qwen3-8B --config.train.init_from=Qwen3-8B
+
+GRPO of Qwen3-8B on science questions.
+``sciknoweval`` is the folder of subjects, ``Qwen3-8B`` the model's folder as Hugging Face has it.
+"""
+
+import ml_collections
+
+from experiments.science_qa.base import grpo
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the settings."""
+    return grpo("qwen3-8b")
