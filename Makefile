@@ -45,7 +45,7 @@ test: $(stamp) ## run the tests that take seconds
 
 test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a real model or reasoning-gym
 	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks
-	$(bin)/python -m pytest -m "slow or not slow" tests/weights
+	$(bin)/python -m pytest -m "slow or not slow" tests/weights tests/end_to_end/test_science_qa.py
 
 test-slow: $(parity_stamp) ## run the tests that take minutes
 	$(bin)/python -m pytest -m slow
