@@ -1,6 +1,6 @@
 """sdd run experiments/smollm2/grpo.py --workdir=runs/smollm2_grpo
 
-GRPO of SmolLM2-135M-Instruct on sums: minutes on two CPU cores.
+GRPO of SmolLM2-135M-Instruct on syllogisms: minutes on two CPU cores.
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """sdd run experiments/smollm2/sdsd.py --workdir=runs/smollm2_sdsd
 
-Self-distillation with sampled demonstrations of SmolLM2-135M-Instruct on sums: minutes on two CPU cores.
+Self-distillation with sampled demonstrations of SmolLM2-135M-Instruct, on syllogisms: minutes on two cores.
 """
 
 import ml_collections

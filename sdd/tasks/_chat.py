@@ -48,6 +48,8 @@ class ChatConfig:
       thinking: whether the template lets the model think first, where it offers that.
       date: what templates are told as today's date (some write it), so that a run can be repeated.
       system: the system text; "" for the task's own.
+      response_start: text that begins every response: prompts end in it, and verdicts read it too. It
+        brings a small model to a form, for example "<answer>".
       prompt_length: most tokens of a prompt; examples with longer ones are left out, and counted.
       response_length: most tokens of a response, the stop token included.
       demonstration_length: most tokens of a demonstration; what is longer is cut. 0: as `response_length`.
@@ -69,6 +71,7 @@ class ChatConfig:
     thinking: bool = False
     date: str = "2024-07-26"
     system: str = ""
+    response_start: str = ""
     prompt_length: int = 2048
     response_length: int = 8192
     demonstration_length: int = 0
@@ -106,7 +109,7 @@ class Prompts(NamedTuple):
       demonstration_context_length: most tokens of a prompt with a demonstration.
       prompt, demonstration_prompt, demonstration_cut: see `sdd.tasks.base.Task`.
       fits: ``example -> bool``, whether its prompts are short enough.
-      text: ``response ids -> str``, without what comes from its first stop token on.
+      text: ``response ids -> str``, with its start, without what comes from its first stop token on.
       response: ``text -> int32``, as the model would write it: its tokens and the stop token.
     """
 
@@ -137,18 +140,24 @@ def make_prompts(config: ChatConfig) -> Prompts:
     show = functools.partial(_shown, config, tokenizer, _special_finder(tokenizer))
     # The demonstrations of a prompt come one after another.
     frame_of = functools.lru_cache(maxsize=256)(functools.partial(_frame, config, chat))
+    start = tokenizer.encode(config.response_start)
+    join = lambda *parts: np.concatenate(parts).astype(np.int32)  # noqa: E731
+
+    def student(example: Example) -> np.ndarray:
+        return join(_student(config, chat, example), start)
 
     def frame(example: Example) -> tuple[np.ndarray, np.ndarray]:
-        return frame_of(example.get("system", ""), example["question"])
+        before, after = frame_of(example.get("system", ""), example["question"])
+        return before, join(after, start)
 
     sample = {"prompt_id": "sample", "system": "Answer.", "question": "What is it?"}
-    extra = sum(map(len, frame(sample))) - len(_student(config, chat, sample)) + _SLACK
+    extra = sum(map(len, frame(sample))) - len(student(sample)) + _SLACK
     longest_frame = config.prompt_length + extra
-    _check_ends(config, chat, frame(sample)[1])
+    _check_ends(config, chat, frame_of(sample["system"], sample["question"])[1])
 
     def prompt(example: Example) -> np.ndarray:
         """Returns the student's prompt; raises ValueError for one that is too long."""
-        ids = _student(config, chat, example)
+        ids = student(example)
         check_length(example, "prompt", len(ids), config.prompt_length)
         return ids
 
@@ -159,22 +168,24 @@ def make_prompts(config: ChatConfig) -> Prompts:
             return prompt(example)
         before, after = frame(example)
         check_length(example, "teacher's question and instruction", len(before) + len(after), longest_frame)
-        return np.concatenate([before, shown, after]).astype(np.int32)
+        return join(before, start, shown, after)
 
     def fits(example: Example) -> bool:
-        short = len(_student(config, chat, example)) <= config.prompt_length
+        short = len(student(example)) <= config.prompt_length
         return short and sum(map(len, frame(example))) <= longest_frame
 
     return Prompts(
         tokenizer=tokenizer,
         context_length=config.prompt_length,
-        demonstration_context_length=longest_frame + _demonstration_length(config),
+        demonstration_context_length=longest_frame + len(start) + _demonstration_length(config),
         prompt=prompt,
         demonstration_prompt=demonstration_prompt,
         demonstration_cut=lambda demonstration: show(demonstration)[1],
         fits=fits,
-        text=lambda ids: text_of(until_stop(ids, stops)),
-        response=lambda text: np.append(tokenizer.encode(text), turn_end(config, chat)).astype(np.int32),
+        text=lambda ids: config.response_start + text_of(until_stop(ids, stops)),
+        response=lambda text: join(
+            tokenizer.encode(text.removeprefix(config.response_start)), [turn_end(config, chat)]
+        ),
     )
 
 

@@ -126,7 +126,11 @@ def test_the_library_without_the_rest_runs(written, capsys):
 @names
 def test_keys_exist(page):
     loaded = {
-        name: experiment.load(ROOT / "experiments/concept_graph" / f"{name}.py") for name in ("sdsd", "grpo")
+        name: experiment.load(ROOT / "experiments" / folder / f"{name}.py")
+        for folder, name in (
+            *(("concept_graph", "sdsd"), ("concept_graph", "grpo")),
+            *(("science_qa", "qwen3_8b_sdsd"), ("smollm2", "grpo")),
+        )
     }
     known = {key for module in loaded.values() for key in overrides.flatten(experiment.get_config(module))}
     sections = {key.rsplit(".", i)[0] for key in known for i in (1, 2)}

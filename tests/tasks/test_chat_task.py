@@ -82,6 +82,20 @@ def test_a_demonstration_shows_the_tokens_before_its_stop(chat):
     assert text(prompts, prompts.demonstration_prompt(EXAMPLE, np.array(row))).count("rest") == 0
 
 
+def test_the_start_of_responses_is_in_prompts_demonstrations_and_verdicts(chat):
+    prompts = prompts_of(chat, response_start="<answer>")
+    start = ids_of(prompts, "<answer>").tolist()
+    plain, taught = prompts.prompt(EXAMPLE), prompts.demonstration_prompt(EXAMPLE, ids_of(prompts, "4"))
+    assert text(prompts, plain) == HEAD + TAIL + NO_THOUGHT + "<answer>"
+    assert text(prompts, taught) == TAUGHT % "<answer>4" + NO_THOUGHT + "<answer>"
+    assert plain[-len(start) :].tolist() == taught[-len(start) :].tolist() == start
+    np.testing.assert_array_equal(prompts.demonstration_prompt(EXAMPLE, ids_of(prompts, "")), plain)
+    assert len(plain) <= prompts.context_length and len(taught) <= prompts.demonstration_context_length
+    assert prompts.text(ids_of(prompts, "4</answer>")) == "<answer>4</answer>"
+    assert prompts.text(prompts.response("<answer>4")) == "<answer>4"
+    np.testing.assert_array_equal(prompts.response("<answer>4"), prompts.response("4"))
+
+
 def test_a_demonstration_cannot_end_the_users_turn(chat):
     """Neither by a special token, nor by the text of one typed in single tokens."""
     prompts = prompts_of(chat)
