@@ -9,6 +9,7 @@ the shapes of the demo.
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,8 +31,8 @@ NEVER = 10**9
 
 def steps(job: Job, examples, num_steps: int, log_every: int) -> Callable[[], object]:
     """Some steps from the start, their metrics computed or not."""
-    train = job.config.train.__class__(**{**vars(job.config.train), "log_every": log_every})
-    job = job._replace(config=job.config.__class__(**{**vars(job.config), "train": train}))
+    train = dataclasses.replace(job.config.train, log_every=log_every)
+    job = job._replace(config=dataclasses.replace(job.config, train=train))
 
     def call():
         state = first_state(job.config, job.parts)

@@ -27,6 +27,8 @@ from sdd.steps.base import LossBatch, StepDef, make_train_step
 from sdd.tasks.base import Task
 from sdd.types import TrainState
 
+_BLOCK = 32  # tokens of a response whose logits are held at once while likelihoods are measured
+
 
 class Parts(NamedTuple):
     """Attributes:
@@ -129,7 +131,7 @@ def make_information(config: RunConfig, model: Model, task: Task, mesh: Mesh) ->
         return None
     multiple = mesh_lib.row_multiple(mesh)
     contexts = max(config.eval.rows_per_call // samples // multiple, 1) * multiple
-    return information.make(model, task, mesh, contexts_per_call=contexts)
+    return information.make(model, task, mesh, contexts_per_call=contexts, block_size=_BLOCK)
 
 
 def check_metric(path: str) -> None:

@@ -16,6 +16,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from sdd.config import ConfigError
+from sdd.typed import error_line
 from sdd.types import Params, TrainState
 
 
@@ -71,7 +72,7 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
         try:
             state, meta = _restore(manager, step, template)
         except Exception as error:  # orbax and tensorstore raise many kinds; each means: unreadable
-            damaged.append((step, _in_short(error)))
+            damaged.append((step, error_line(error)))
             continue
         _set_aside(manager, [bad for bad, _ in damaged])
         return Restored(state, meta, tuple(damaged))
@@ -135,7 +136,7 @@ def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
     except Exception as error:  # as in restore_newest
         raise ConfigError(
             f"config.train.init_from={str(run_folder)!r}: {newest} cannot be read into this model "
-            f"({_in_short(error)}); valid: a run whose config.model and task are the same"
+            f"({error_line(error)}); valid: a run whose config.model and task are the same"
         ) from None
     found = {f".params{path}": bits for path, bits in digest(params).items()}
     if found != {path: bits for path, bits in saved.items() if path.startswith(".params[")}:
@@ -144,10 +145,6 @@ def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
             "are not those that were saved"
         )
     return params
-
-
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def digest(tree: Any) -> dict[str, int]:

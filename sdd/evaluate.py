@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from sdd import mesh as mesh_lib
 from sdd.data import pad_left
-from sdd.embedders import Embedder
+from sdd.embedders import Embedder, policy
 from sdd.information import Information
 from sdd.metrics import Estimate, Samples, bootstrap, mean, rollout_metrics
 from sdd.sampling import Sampler
@@ -172,7 +172,7 @@ def group_samples(
         mask_BxNxT=group(rollouts.mask_NxT),
         entropy_BxNxT=group(rollouts.entropy_NxT),
         logp_BxNxT=group(rollouts.model_logp_NxT),
-        embeddings={} if rollouts.embedding_NxE is None else {"policy": group(rollouts.embedding_NxE)},
+        embeddings={} if rollouts.embedding_NxE is None else {policy.NAME: group(rollouts.embedding_NxE)},
         ks=ks,
     )
 

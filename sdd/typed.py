@@ -22,6 +22,15 @@ class ConfigError(ValueError):
     """A config that cannot be run: one line with the key, its value and what is valid."""
 
 
+def error_line(error: BaseException, longest: int = 200) -> str:
+    """What another package's error says, in one line; its type where it says nothing.
+
+    Of an error of the system without the path, which the caller names.
+    """
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return str(said)[:longest] or type(error).__name__
+
+
 def build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
     """Returns an instance of a dataclass; fields without a value take their default.
 

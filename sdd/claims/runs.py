@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from sdd.metrics.strategies import numbered
+
 START = "warm_start"
 _COUNTABLE = 256  # strategies that a task lists; more are told apart within a prompt only
 _LISTS = ("completion", "correct", "strategy", "token_entropy", "num_tokens")
@@ -249,16 +251,12 @@ def _numbered(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """(names of the strategies, BxN their numbers, -1 for none).
 
-    Tasks in natural language have as many strategies as prompts have ways; then each prompt's are
-    numbered by themselves, or counting them would take prompts x all strategies.
+    Where strategies cannot be listed each prompt's are numbered by themselves: counts are B x S.
     """
     if len(names) <= _COUNTABLE:
         ids: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(names)}}
         return tuple(names), np.array([[ids[name] for name in row] for row in rows], dtype=np.int32)
-    strategy_BxN = np.full((len(rows), len(rows[0])), -1, np.int32)
-    for numbers_N, row in zip(strategy_BxN, rows, strict=True):
-        own: dict[str | None, int] = {None: -1}
-        numbers_N[:] = [own.setdefault(name, len(own) - 1) for name in row]
+    strategy_BxN = np.array([numbered(row) for row in rows], dtype=np.int32)
     return tuple(f"way {i + 1}" for i in range(int(strategy_BxN.max()) + 1)), strategy_BxN
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sdd.embedders.base import EmbedderError
+from sdd.typed import error_line
 from sdd.types import Params
 
 FOLDER = "valid: a folder with config.json, tokenizer.json, model.safetensors"
@@ -86,7 +87,7 @@ def read_config(folder: Path) -> Bert:
     except KeyError as error:
         raise EmbedderError(f"{folder}/config.json: no {error.args[0]!r}; valid: a BERT's config") from None
     except (TypeError, ValueError) as error:
-        raise EmbedderError(f"{folder}/config.json: {first_line(error)}; valid: a BERT's config") from None
+        raise EmbedderError(f"{folder}/config.json: {error_line(error)}; valid: a BERT's config") from None
     if min(bert[:7]) < 1 or bert.width % bert.num_heads or bert.max_tokens < 3:
         raise EmbedderError(
             f"{folder}/config.json: {bert}; valid: sizes of at least 1, num_heads that divide width, "
@@ -131,16 +132,11 @@ def read_json(path: Path, default: Any = None) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EmbedderError(f"{path}: {first_line(error)}; {FOLDER}") from None
+        raise EmbedderError(f"{path}: {error_line(error)}; {FOLDER}") from None
     expected = list if isinstance(default, list) else dict
     if not isinstance(found, expected):
         raise EmbedderError(f"{path}: a {type(found).__name__}; valid: a {expected.__name__}")
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_tokenizer(folder: Path, bert: Bert) -> Any:
@@ -156,7 +152,7 @@ def read_tokenizer(folder: Path, bert: Bert) -> Any:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
-        raise EmbedderError(f"{path}: {first_line(error)}; {FOLDER}") from None
+        raise EmbedderError(f"{path}: {error_line(error)}; {FOLDER}") from None
     num_words = tokenizer.get_vocab_size()
     if num_words > bert.vocab_size:
         raise EmbedderError(
@@ -210,7 +206,7 @@ def read_params(folder: Path, bert: Bert) -> Params:
             check_shapes(path, shapes, found)
             tensors = {name: file.get_tensor(prefix + name).astype(np.float32) for name in shapes}
     except (OSError, TypeError, safetensors.SafetensorError) as error:
-        raise EmbedderError(f"{path}: {first_line(error)}; {FOLDER}") from None
+        raise EmbedderError(f"{path}: {error_line(error)}; {FOLDER}") from None
     affine = lambda name: {part: tensors[f"{name}.{part}"] for part in ("weight", "bias")}  # noqa: E731
     layers = [{part: affine(f"encoder.layer.{i}.{part}") for part in LAYER} for i in range(bert.num_layers)]
     tables = {

@@ -54,16 +54,15 @@ def compare(
     metrics = estimate(after.by_name)
     if before is None:
         return Comparison(metrics, {}, {}, 0, 0)
-    sides, equalised = _shared_values(after, before, stores, measure, seed)
+    sides, shared, equalised = _shared_values(after, before, stores, measure, seed)
     change = paired_bootstrap(*sides, seed=seed, num_resamples=num_resamples)
-    shared = len(set(after.keys) & set(before.keys))
     return Comparison(metrics, estimate(before.by_name), change, shared, equalised)
 
 
 def _shared_values(
     after: Values, before: Values, stores: tuple[Store, Store | None], measure: Measure, seed: int
-) -> tuple[list[dict[str, np.ndarray]], int]:
-    """Values of both sides on the prompts that both have, in one order."""
+) -> tuple[list[dict[str, np.ndarray]], int, int]:
+    """Values of both sides on the prompts that both have, in one order; how many, and how many uneven."""
     place = {key: i for i, key in enumerate(before.keys)}
     pairs = [(i, place[key]) for i, key in enumerate(after.keys) if key in place]
     rows = np.array(pairs, int).reshape(-1, 2).T
@@ -81,4 +80,4 @@ def _shared_values(
             for name, value_B in drawn.by_name.items():
                 if name in side and depends_on_num_samples(name):
                     side[name][block] = value_B
-    return sides, len(uneven)
+    return sides, len(pairs), len(uneven)

@@ -16,16 +16,16 @@ from sdd.measure.records import (
     BadLine,
     Completion,
     MeasureError,
+    Options,
     Record,
     bad,
     label,
-    printable,
     prompt_of,
     shown,
     text,
     verdict,
 )
-from sdd.measure.records import Options as Options  # what this module's callers fill in
+from sdd.progress import printable
 
 PEEK = 16  # lines looked at for the format
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from sdd.measure.records import BadLine, MeasureError, printable, shown
+from sdd.measure.records import BadLine, MeasureError, shown
+from sdd.progress import printable
+from sdd.typed import error_line
 
 MAX_BYTES = 16 * 2**20
 VALID_FILES = "a file .jsonl, .ndjson or .json with one object a line, the same with .gz, or .parquet"
@@ -92,9 +94,7 @@ def _readable(file: Path) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """One short line of what another package says."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(" ".join(str(text).split()))[:200]
+    return printable(error_line(error))
 
 
 # ---- JSON lines -----------------------------------------------------------------------------------------

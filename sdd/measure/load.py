@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from sdd.measure.formats import completions
 from sdd.measure.lines import read
-from sdd.measure.records import BadLine, MeasureError, Options, printable
+from sdd.measure.records import BadLine, MeasureError, Options
 from sdd.measure.store import Store
+from sdd.progress import printable
 
 
 def load(

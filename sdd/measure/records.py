@@ -10,6 +10,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sdd.progress import printable
+
 Record = Mapping[str, Any]
 ABSENT: Any = object()  # in place of the value of a field that a line lacks: null is a value
 CUT = 60  # characters of a value that an error shows
@@ -69,11 +71,6 @@ class BadLine(Exception):
 
     def __init__(self, where: str, what: str, valid: str):
         super().__init__(f"{where}: {what}; valid: {valid}")
-
-
-def printable(text: str) -> str:
-    r"""``text`` with every character that a terminal would act on spelled out (``\x1b``, ``\n``)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: Any) -> str:

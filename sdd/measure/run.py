@@ -68,7 +68,7 @@ class Measured(NamedTuple):
 
 
 def measure(request: Request) -> Measured:
-    """Measures rollouts, in memory that does not grow with the number of completions.
+    """Measures rollouts; completions wait on the disk, in memory are a chunk and the values of each prompt.
 
     Raises:
       MeasureError: one line, with file and line number where there is one.

@@ -161,18 +161,8 @@ class Store:
             self._file.execute("CREATE INDEX IF NOT EXISTS of_prompt ON completion (prompt)")
         return self._file, max(self._steps, default=_NO_STEP)
 
-    def groups(self, keys: Iterable[Key] | None = None) -> Iterator[Group]:
-        """Yields one prompt at a time with all its completions.
-
-        Args:
-          keys: which, in this order; None: all, in the order in which they were first seen.
-
-        Raises:
-          MeasureError: a key that is not there.
-        """
-        if keys is not None:
-            yield from map(self.group, keys)
-            return
+    def groups(self) -> Iterator[Group]:
+        """Yields one prompt at a time with all its completions, in the order that they were first seen in."""
         file, step = self._ready()
         select = "SELECT id, split, prompt_id, text FROM prompt WHERE step = ? ORDER BY id"
         for row, split, prompt_id, text in file.execute(select, (step,)):
@@ -242,14 +232,6 @@ class Store:
             f"SELECT split, COUNT(*), SUM({_SIZE}) FROM prompt WHERE step = ? GROUP BY split ORDER BY MIN(id)"
         )
         return {_text(split): (prompts, size) for split, prompts, size in file.execute(select, (step,))}
-
-    def shared(self, other: "Store") -> Iterator[Key]:
-        """Yields the keys that the other store has too, in the order of this one."""
-        file, step = other._ready()
-        for key, _ in self.prompts():
-            digest = _digest(step, *key)
-            if file.execute("SELECT 1 FROM prompt WHERE digest = ?", (digest,)).fetchone():
-                yield key
 
     def warnings(self) -> list[str]:
         """What who reads the numbers has to know, a line each."""

@@ -14,13 +14,13 @@ from sdd.measure.records import (
     Record,
     bad,
     label,
-    printable,
     prompt_of,
     shown,
     text,
     verdict,
     whole,
 )
+from sdd.progress import printable
 
 # ---- verl -----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 from sdd.embedders import Embedder
 from sdd.measure.store import Group
 from sdd.metrics import METRICS, Samples, majority_metrics, rollout_metrics, text_metrics
+from sdd.metrics.strategies import numbered
 
 CHUNK = 8192  # completions that are held at once, unless one prompt has more
 
@@ -137,8 +138,8 @@ def to_samples(groups: Sequence[Group], ks: Sequence[int], embedders: Sequence[E
     for b, group in enumerate(groups):
         valid[b, : n_B[b]] = True
         correct[b, : n_B[b]] = False if group.correct is None else group.correct
-        strategy[b, : n_B[b]] = _numbered(group.strategy)
-        answer[b, : n_B[b]] = _numbered(group.answer)
+        strategy[b, : n_B[b]] = numbered(group.strategy)
+        answer[b, : n_B[b]] = numbered(group.answer)
     return Samples(
         correct_BxN=correct,
         strategy_BxN=strategy,
@@ -149,12 +150,6 @@ def to_samples(groups: Sequence[Group], ks: Sequence[int], embedders: Sequence[E
         valid_BxN=valid,
         ks=tuple(ks),
     )
-
-
-def _numbered(names: Sequence[str | None]) -> list[int]:
-    """Names -> their numbers in order of appearance; None -> -1."""
-    numbers: dict[str | None, int] = {None: -1}
-    return [numbers.setdefault(name, len(numbers) - 1) for name in names]
 
 
 def _embed(embedder: Embedder, groups: Sequence[Group], valid_BxN: np.ndarray) -> np.ndarray:

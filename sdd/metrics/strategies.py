@@ -12,6 +12,12 @@ from sdd.metrics.pass_at_k import check_draws, log_miss
 from sdd.types import Array
 
 
+def numbered(names: Sequence[str | None]) -> list[int]:
+    """Names of a prompt's strategies -> their numbers, in order of appearance; None -> -1."""
+    numbers: dict[str | None, int] = {None: -1}
+    return [numbers.setdefault(name, len(numbers) - 1) for name in names]
+
+
 def strategy_counts(strategy_BxN: Array, num_strategies: int, mask_BxN: Array | None = None) -> Any:
     """Counts the rollouts of each strategy.
 

@@ -6,14 +6,11 @@ texts; compare equal numbers, and see `response_words` beside them. Shaib et al.
 """
 
 import gzip
-import itertools
 import math
-import multiprocessing
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from rapidfuzz import process
@@ -134,46 +131,6 @@ def ngram_diversity(texts: Sequence[str], max_n: int = 4) -> float:
     return sum(len(set(_ngrams(words, n))) / (len(words) - n + 1) for n in range(1, max_n + 1))
 
 
-def distinct_words(texts: Sequence[str], n: int = 2) -> float:
-    """Different over all n-grams of words within the texts: distinct-n (Li et al. 2016, 1510.03055).
-
-    Words are split at whitespace, and no n-gram reaches over the end of a text.
-    `sdd.metrics.distinct_n` is the same for token ids.
-
-    Returns:
-      in (0, 1]; higher means more diverse; nan if no text has n words.
-
-    Raises:
-      ValueError: if n < 1, or texts are not strings.
-    """
-    check_texts("distinct_words", texts)
-    if n < 1:
-        raise ValueError(f"distinct_words: n = {n}; valid: >= 1")
-    counts = Counter(itertools.chain.from_iterable(_ngrams(text.split(), n) for text in texts))
-    return len(counts) / counts.total() if counts else math.nan
-
-
-def self_repetition(texts: Sequence[str], n: int = 4) -> float:
-    """Mean over texts of log(1 + times its n-grams occur in other texts) (Salkar et al. 2022).
-
-    For each different n-gram of words of a text, the number of other texts that have
-    it; summed over those n-grams. As in the package `diversity`.
-
-    Returns:
-      nats, 0 or more; higher means less diverse; nan without a text.
-
-    Raises:
-      ValueError: if n < 1, or texts are not strings.
-    """
-    check_texts("self_repetition", texts)
-    if n < 1:
-        raise ValueError(f"self_repetition: n = {n}; valid: >= 1")
-    grams_N = [set(_ngrams(text.split(), n)) for text in texts]
-    num_texts = Counter(itertools.chain.from_iterable(grams_N))
-    logs = [math.log1p(sum(num_texts[gram] - 1 for gram in grams)) for grams in grams_N]
-    return sum(logs) / len(logs) if logs else math.nan
-
-
 def distinct_text_counts(texts: Sequence[str]) -> np.ndarray:
     """Counts each different text, for `sdd.metrics.distinct_at_k`; runs of whitespace count as one space.
 
@@ -197,32 +154,13 @@ def response_words(texts: Sequence[str]) -> float:
     return sum(len(text.split()) for text in texts) / len(texts) if len(texts) else math.nan
 
 
-def _of_prompt(job: tuple[Sequence[str], int | None, int]) -> tuple[float, ...]:
-    """The values of `NAMES` for one prompt; at the top level, so that worker processes find it."""
-    texts, max_pairwise, seed = job
-    return (
-        self_bleu(texts),
-        rouge_l(texts, max_pairwise=max_pairwise, seed=seed),
-        compression_ratio(texts),
-        ngram_diversity(texts),
-        response_words(texts),
-    )
-
-
 def text_metrics_of(
-    texts_B: Sequence[Sequence[str]],
-    workers: int = 0,
-    *,
-    max_pairwise: int | None = MAX_PAIRWISE,
-    seed: int = 0,
+    texts_B: Sequence[Sequence[str]], *, max_pairwise: int | None = MAX_PAIRWISE, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """The text metrics of each prompt, with their default arguments.
 
     Args:
       texts_B: the responses to each of B prompts; prompts may differ in how many they have.
-      workers: processes to spread the prompts over; 0 or 1 computes in this one. The numbers do
-        not depend on it. Processes are spawned, which takes them some seconds, and a
-        script that asks for them needs ``if __name__ == "__main__":``.
       max_pairwise: as in `rouge_l`, the one metric that grows with the square of a prompt's texts;
         `num_pairwise` says how many texts it compared.
       seed: of the subset that `rouge_l` then takes.
@@ -231,21 +169,20 @@ def text_metrics_of(
       name -> B float64 for `NAMES`; nan where a metric is undefined for a prompt.
 
     Raises:
-      ValueError: if workers < 0, max_pairwise < 2, or texts are not strings.
+      ValueError: if max_pairwise < 2, or texts are not strings.
     """
-    if workers < 0:
-        raise ValueError(f"text_metrics_of: workers = {workers}; valid: >= 0")
     num_pairwise(0, max_pairwise)  # also if there is no prompt
     for b, texts in enumerate(texts_B):
         check_texts(f"text_metrics_of: texts_B[{b}]", texts)
-    jobs = [(list(texts), max_pairwise, seed) for texts in texts_B]
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        rows = [_of_prompt(job) for job in jobs]
-    else:
-        # Spawned, not forked: jax may run threads here. Four chunks a worker even out unequal prompts.
-        chunk = -(-len(jobs) // (4 * workers))
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            rows = list(pool.map(_of_prompt, jobs, chunksize=chunk))
-    values_BxM = np.array(rows, np.float64).reshape(len(jobs), len(NAMES))
+    rows = [
+        (
+            self_bleu(texts),
+            rouge_l(texts, max_pairwise=max_pairwise, seed=seed),
+            compression_ratio(texts),
+            ngram_diversity(texts),
+            response_words(texts),
+        )
+        for texts in texts_B
+    ]
+    values_BxM = np.array(rows, np.float64).reshape(len(rows), len(NAMES))
     return {name: values_BxM[:, m].copy() for m, name in enumerate(NAMES)}

@@ -12,12 +12,12 @@ tokens. The rest of the teacher's prompt is never cut: an example that does not 
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from sdd.tasks._answers import after_thinking
+from sdd.tasks._demonstrations import shown_ids, special_finder, until_stop
 from sdd.tasks.base import Example
 from sdd.text.tokenizer import Tokenizer
 from sdd.typed import ConfigError
@@ -99,6 +99,11 @@ class ChatConfig:
             if (times := self.teacher_text.count(part)) != 1:
                 raise ValueError(f"teacher_text has {part} {times} times; valid: exactly once")
 
+    @property
+    def longest_demonstration(self) -> int:
+        """Most tokens of a demonstration that are shown."""
+        return self.demonstration_length or self.response_length
+
 
 class Prompts(NamedTuple):
     """A chat's prompts, as pure functions.
@@ -137,7 +142,7 @@ def make_prompts(config: ChatConfig) -> Prompts:
     tokenizer = chat.tokenizer
     stops = frozenset(tokenizer.stop_ids)
     text_of = getattr(tokenizer, "decode_special", tokenizer.decode)
-    show = functools.partial(_shown, config, tokenizer, _special_finder(tokenizer))
+    show = functools.partial(shown_ids, config, tokenizer, special_finder(tokenizer))
     # The demonstrations of a prompt come one after another.
     frame_of = functools.lru_cache(maxsize=256)(functools.partial(_frame, config, chat))
     start = tokenizer.encode(config.response_start)
@@ -177,7 +182,7 @@ def make_prompts(config: ChatConfig) -> Prompts:
     return Prompts(
         tokenizer=tokenizer,
         context_length=config.prompt_length,
-        demonstration_context_length=longest_frame + len(start) + _demonstration_length(config),
+        demonstration_context_length=longest_frame + len(start) + config.longest_demonstration,
         prompt=prompt,
         demonstration_prompt=demonstration_prompt,
         demonstration_cut=lambda demonstration: show(demonstration)[1],
@@ -187,13 +192,6 @@ def make_prompts(config: ChatConfig) -> Prompts:
             tokenizer.encode(text.removeprefix(config.response_start)), [turn_end(config, chat)]
         ),
     )
-
-
-def until_stop(ids: np.ndarray, stops: Collection[int]) -> np.ndarray:
-    """The ids before the first stop token."""
-    ids = np.asarray(ids, np.int32)
-    found = np.flatnonzero(np.isin(ids, list(stops)))
-    return ids[: found[0]] if found.size else ids
 
 
 def turn_end(config: ChatConfig, chat: "Chat") -> int:
@@ -229,10 +227,6 @@ def _load(config: ChatConfig) -> "Chat":
 
 def _options(config: ChatConfig) -> dict[str, Any]:
     return {"enable_thinking": config.thinking}
-
-
-def _demonstration_length(config: ChatConfig) -> int:
-    return config.demonstration_length or config.response_length
 
 
 def _encode(chat: "Chat", text: str) -> np.ndarray:
@@ -277,29 +271,3 @@ def _check_ends(config: ChatConfig, chat: "Chat", after: np.ndarray) -> None:
             f"{after[-len(tail) :].tolist()}, "
             f"and the student's prompt in {tail.tolist()}; valid: a text that does not merge with them"
         )
-
-
-def _special_finder(tokenizer: Tokenizer) -> Callable[[int], bool]:
-    """Whether an id is a special token, which could end the user's turn from inside a demonstration."""
-    decode_special = getattr(tokenizer, "decode_special", None)
-    if decode_special is None:
-        return lambda i: False
-    return functools.cache(lambda i: tokenizer.decode([i]) == "" and decode_special([i]) != "")
-
-
-def _shown(
-    config: ChatConfig, tokenizer: Tokenizer, special: Callable[[int], bool], demonstration: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """The ids of a demonstration that are shown, and how many were cut."""
-    ids = until_stop(demonstration, tokenizer.stop_ids)
-    if not config.demonstration_thinking:
-        text = getattr(tokenizer, "decode_special", tokenizer.decode)(ids)
-        if "</think>" in text:
-            ids = tokenizer.encode(after_thinking(text).strip())
-    ids = np.array([i for i in ids.tolist() if not special(i)], np.int32)
-    limit = _demonstration_length(config)
-    cut = max(len(ids) - limit, 0)
-    if cut:
-        head = limit if config.demonstration_cut == "end" else limit // 2
-        ids = np.concatenate([ids[:head], ids[head + cut :]])
-    return ids, cut

@@ -3,16 +3,14 @@
 Importing this module imports `tensorflow_datasets`; `sdd.tasks.concept_graph` does so on first use.
 """
 
-import contextlib
 import dataclasses
-import logging
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
+from sdd.tasks import _tfds
 from sdd.tasks.base import TRAIN, RandomAccessSource
 from sdd.tasks.concept_graph_config import SPLITS, Config, fingerprint
 from sdd.tasks.concept_graph_generate import generate
@@ -61,24 +59,10 @@ class ConceptGraph(tfds.core.GeneratorBasedBuilder):
         """As above."""
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences absl's warnings and the progress bars of TFDS; errors still show."""
-    absl_logger = logging.getLogger("absl")
-    level = absl_logger.level
-    absl_logger.setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        yield
-    finally:
-        absl_logger.setLevel(level)
-
-
 def prepared_source(config: Config, data_dir: str, seed: int, split: str) -> RandomAccessSource:
     """Returns the records of a split, prepared first where they are not in `data_dir` yet.
 
-    Each pair of settings and seed has its own folder. TFDS writes into a folder of another name and
-    renames it when it is whole, so a killed preparation leaves nothing that is ever read.
+    Each pair of settings and seed has its own folder; see `sdd.tasks._tfds.prepared_source`.
 
     Args:
       config: the task's settings.
@@ -86,22 +70,10 @@ def prepared_source(config: Config, data_dir: str, seed: int, split: str) -> Ran
       seed: seed of the graphs.
       split: "train", "id", "larger" or "harder".
     """
-    with _quiet():
-        builder = _builder(config, data_dir, seed)
-        folder = epath.Path(builder.data_dir)
-        if not folder.exists():
-            try:
-                builder.download_and_prepare()
-            except OSError:
-                # Another process may have finished the same folder first. Its data are the same.
-                if not folder.exists():
-                    raise
-            builder = _builder(config, data_dir, seed)  # reads what lies in the folder
-        return builder.as_data_source(split=split)
+    return _tfds.prepared_source(lambda: _builder(config, data_dir, seed), split)
 
 
 def _builder(config: Config, data_dir: str, seed: int) -> ConceptGraph:
     name = f"seed_{seed}_{fingerprint(config)}"
     builder_config = GraphBuilderConfig(name=name, description="Concept graphs.", task=config, seed=seed)
-    # Not parquet: TFDS loses rows in that format on Python 3.11.
-    return ConceptGraph(config=builder_config, data_dir=os.fspath(data_dir), file_format="array_record")
+    return ConceptGraph(config=builder_config, data_dir=os.fspath(data_dir), file_format=_tfds.FORMAT)

@@ -107,10 +107,10 @@ def read(dataset: str, part: str, data_dir: str) -> list[Example]:
       ConfigError: the data are not prepared and cannot be downloaded.
       RowError: a row whose answer is none of its options, or an id that occurs twice.
     """
-    from sdd.tasks._mcq_builder import prepared_source  # heavy import, only where data is read
+    from sdd.tasks import _tfds  # heavy import, only where data is read
 
     try:
-        records = prepared_source(BUILDERS[dataset], data_dir, part)
+        records = _tfds.prepared_source(lambda: _tfds.named_builder(BUILDERS[dataset], data_dir), part)
     except Exception as error:  # the network has many
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) < 200 else f"...{reason[-200:]}"  # TFDS puts the cause last

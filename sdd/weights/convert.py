@@ -20,7 +20,7 @@ from sdd.model import Model, lora
 from sdd.model import make as make_model
 from sdd.model.presets import Architecture, recognise, to_hf
 from sdd.text.gguf import packaged_smollm2
-from sdd.typed import build
+from sdd.typed import build, error_line
 from sdd.types import Params, TrainState
 from sdd.weights import gguf as gguf_lib
 from sdd.weights import safetensors as safetensors_lib
@@ -158,9 +158,7 @@ def checkpoint_vocab_size(folder: Path) -> int:
         tree = ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
         return int(tree["shell"]["embed"]["embedding"].shape[0])
     except Exception as error:  # orbax raises many kinds; each means: unreadable
-        raise WeightsError(
-            f"{path}: {' '.join(str(error).split())[:200]}; valid: a whole checkpoint"
-        ) from None
+        raise WeightsError(f"{path}: {error_line(error)}; valid: a whole checkpoint") from None
 
 
 def convert(

@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sdd.typed import error_line
 from sdd.weights.errors import WeightsError
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -51,12 +52,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise WeightsError(f"{path}: a {type(found).__name__}; valid: a JSON object")
     return found
-
-
-def error_line(error: Exception) -> str:
-    """What an error says, in one line, without the path that the caller names."""
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return text or type(error).__name__
 
 
 @contextlib.contextmanager

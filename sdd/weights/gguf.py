@@ -9,10 +9,11 @@ from jax.sharding import Mesh
 
 from sdd.model import Model
 from sdd.model.presets import Architecture, from_hf
+from sdd.typed import error_line
 from sdd.types import Params
 from sdd.weights.assemble import Source, Stored, abstract_params, assemble, check, check_architecture
 from sdd.weights.errors import WeightsError
-from sdd.weights.files import error_line, package
+from sdd.weights.files import package
 from sdd.weights.gguf_config import hf_config
 from sdd.weights.mapping import Entry, Index, entries
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from sdd.model import Model
 from sdd.model.presets import Architecture, from_hf
+from sdd.typed import error_line
 from sdd.types import Params
 from sdd.weights.assemble import (
     Source,
@@ -20,7 +21,7 @@ from sdd.weights.assemble import (
     check_architecture,
 )
 from sdd.weights.errors import WeightsError
-from sdd.weights.files import CONFIG, DTYPES, INDEX, SINGLE, error_line, package, read_json
+from sdd.weights.files import CONFIG, DTYPES, INDEX, SINGLE, package, read_json
 from sdd.weights.mapping import ROOTS, Index, entries, renamed
 
 # What a multimodal model has beside its decoder.

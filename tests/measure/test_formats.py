@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdd.measure.formats import FORMATS, PEEK, Options, completions, detect
+from sdd.measure.formats import FORMATS, PEEK, completions, detect
 from sdd.measure.lines import Line, read
-from sdd.measure.records import BadLine, Completion, MeasureError, shown
+from sdd.measure.records import BadLine, Completion, MeasureError, Options, shown
 from sdd.measure.store import Store
 
 UUID = "0b1f3a52-6c1d-4f0e-9a57-3d2a8f6e1c04"

@@ -168,5 +168,5 @@ def test_the_task_needs_no_tensorflow_and_imports_tfds_late():
     code = "import sys, sdd.tasks.mcq; sys.exit('tensorflow_datasets' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(root)}
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=120).returncode == 0
-    code = "import sys, sdd.tasks._mcq_builder; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, sdd.tasks._tfds; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=120).returncode == 0
