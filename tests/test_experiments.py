@@ -58,7 +58,7 @@ def test_the_recipe():
     warm, sdsd, k3 = resolved("warm_start"), resolved("sdsd"), resolved("sdsd_k3")
     assert (warm.train.num_steps, warm.train.prompts_per_step, warm.step.options.num_answers) == (1500, 32, 4)
     assert (warm.optimizer.learning_rate, warm.optimizer.schedule) == (5e-3, "cosine")
-    assert (sdsd.train.num_steps, sdsd.train.prompts_per_step, sdsd.train.group_size) == (300, 16, 4)
+    assert (sdsd.train.num_steps, sdsd.train.prompts_per_step, sdsd.train.group_size) == (500, 16, 4)
     assert (sdsd.optimizer.learning_rate, sdsd.optimizer.warmup_steps) == (4e-4, 10)
     assert (sdsd.optimizer.schedule, sdsd.optimizer.b2, sdsd.sampling.temperature) == ("linear", 0.98, 1.0)
     assert (sdsd.step.options.ema_decay, sdsd.step.options.estimator) == (0.995, "exact")

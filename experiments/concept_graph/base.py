@@ -43,7 +43,8 @@ def on_policy(step: str) -> ml_collections.ConfigDict:
       step: dotted path of the method's module.
     """
     c = base(step)
-    c.train.num_steps = 300
+    # At 300 steps GRPO has levelled off and SDSD has not: one seed then does not tell their curves apart.
+    c.train.num_steps, c.eval.every = 500, 125
     c.train.prompts_per_step = 16
     c.train.group_size = 4
     c.sampling.temperature = 1.0

@@ -15,5 +15,5 @@ def get_config() -> ml_collections.ConfigDict:
     c.step.ema_decay = 0.95
     c.optimizer.learning_rate = 4e-4
     c.optimizer.schedule = "constant"
-    c.train.num_steps = 400
+    c.train.num_steps, c.eval.every = 400, 100
     return c
