@@ -57,6 +57,7 @@ class ModelConfig:
       token_shift: whether each position also reads an embedding of the token before it.
       remat: what the backward pass computes anew: nothing ("none"), every layer ("full"), all but
         matrix products ("dots"), or all but those without a batch dimension ("dots_no_batch").
+      attention_block: queries of a row whose attention scores are held at once, in training; 0: all.
       compute_dtype: of activations; parameters are float32.
       max_length: longest sequence, in tokens; longer ones are refused. 0: as long as the task needs.
       lora_rank: rank of the adapters that alone are trained (LoRA, 2106.09685); 0: all parameters are.
@@ -96,6 +97,7 @@ class ModelConfig:
     tied_embeddings: bool = True
     token_shift: bool = False
     remat: Literal["none", "full", "dots", "dots_no_batch"] = "none"
+    attention_block: int = 0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     max_length: int = 0
     lora_rank: int = 0
@@ -127,12 +129,15 @@ class SamplingConfig:
       top_k: only the k most likely tokens; 0: off.
       top_p: only the most likely tokens that together reach this probability; 1: off.
       min_p: only tokens at least this share as likely as the most likely; 0: off.
+      slots: rollouts decoded at once, over all devices; the next one takes the place of one that has
+        ended, so that the batch stays full when lengths vary. 0: all rollouts of the batch.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    slots: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

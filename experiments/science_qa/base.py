@@ -25,7 +25,7 @@ def base(model: str, step: str) -> ml_collections.ConfigDict:
     c = config.default(TASK, step)
     architecture = preset(model)
     c.model.update(dataclasses.asdict(architecture.config))
-    c.model.remat = "full"
+    c.model.remat, c.model.attention_block = "full", 256
     c.model.compute_dtype = "bfloat16"
     c.mesh.data, c.mesh.fsdp = 1, -1
 

@@ -11,7 +11,8 @@ from flax import nnx
 
 from sdd.config import ModelConfig
 from sdd.mesh import BATCH, P, rows
-from sdd.model.attention import attend, attend_shared_prefix, head_axis, per_head
+from sdd.model.attention import Keys, Scoring, attend, head_axis, per_head
+from sdd.model.cache import LayerCache
 from sdd.model.kinds import Kind, rope
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
@@ -75,23 +76,31 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return rope(q, positions_NxT, kind), rope(k, positions_NxT, kind), v
 
-    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, masks, prefix, suffix, length):
-        """Returns the attention's output and the layer's suffix with the new keys and values.
+    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, cache: LayerCache | None):
+        """Returns the attention's output, and keys and values of all of the rows' tokens.
 
-        Without a cache ``suffix`` is None and the tokens attend to themselves.
+        Without a cache the tokens attend to themselves.
         """
         q, k, v = self.project(x_NxTxE, positions_NxT, kind)
-        if suffix is not None:
-            at = (0, length, 0, 0)
-            k = jax.lax.dynamic_update_slice(suffix[0], k, at)
-            v = jax.lax.dynamic_update_slice(suffix[1], v, at)
-        scale = self.config.attention_scale or self.config.head_dim**-0.5
-        softcap = self.config.attention_softcap
-        if prefix is None:
-            out = attend(q, k, v, masks[1], scale, softcap)
-        else:
-            out = attend_shared_prefix(q, prefix, (k, v), masks[0], masks[1], scale, softcap)
-        return self.o(out, out_sharding=rows(3)), (k, v)
+        own, prefix = Keys(k.swapaxes(1, 2), v.swapaxes(1, 2), positions_NxT), None
+        if cache is not None:
+            at = (0, 0, cache.length, 0)
+            prefix, own = (
+                cache.prefix,
+                Keys(
+                    jax.lax.dynamic_update_slice(cache.own.k_NxJxSxC, own.k_NxJxSxC, at),
+                    jax.lax.dynamic_update_slice(cache.own.v_NxJxSxC, own.v_NxJxSxC, at),
+                    cache.own.positions_NxS,
+                ),
+            )
+        how = Scoring(
+            self.config.attention_scale or self.config.head_dim**-0.5,
+            self.config.attention_softcap,
+            kind.window,
+            self.config.attention_block,
+        )
+        out = attend(q, positions_NxT, own, prefix, how)
+        return self.o(out, out_sharding=rows(3)), (own.k_NxJxSxC, own.v_NxJxSxC)
 
 
 class GatedMLP(nnx.Module):
@@ -127,12 +136,12 @@ class Block(nnx.Module):
             self.mlp_post_norm = RMSNorm((config.width,), config, rngs)
         self.pre, self.post = pre, post
 
-    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, masks, prefix, suffix, length):
+    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, cache: LayerCache | None):
         read = self.attention_norm(x_NxTxE) if self.pre else x_NxTxE
-        out, suffix = self.attention(read, positions_NxT, kind, masks, prefix, suffix, length)
+        out, written = self.attention(read, positions_NxT, kind, cache)
         x_NxTxE = x_NxTxE + (self.attention_post_norm(out) if self.post else out)
         out = self.mlp(self.mlp_norm(x_NxTxE) if self.pre else x_NxTxE)
-        return x_NxTxE + (self.mlp_post_norm(out) if self.post else out), suffix
+        return x_NxTxE + (self.mlp_post_norm(out) if self.post else out), written
 
 
 class Shell(nnx.Module):

@@ -12,8 +12,9 @@ from sdd import mesh as mesh_lib
 from sdd.config import ModelConfig
 from sdd.mesh import P
 from sdd.model import lora
-from sdd.model.cache import Cache
-from sdd.model.kinds import layer_kinds, visible
+from sdd.model.attention import Keys
+from sdd.model.cache import Cache, LayerCache
+from sdd.model.kinds import layer_kinds
 from sdd.model.layers import Block, Shell
 from sdd.types import Array, Key, Params
 
@@ -58,6 +59,8 @@ class Model(NamedTuple):
       apply: ``(params, tokens_NxT, positions_NxT, cache=None) -> (hidden_NxTxE, cache)``.
         Negative positions mark padding. Without a cache the second result is None.
       unembed: ``(params, hidden_...xE) -> logits_...xV`` in float32.
+      ready: ``(params) -> params`` for many calls of ``apply`` in one jitted loop; the cache is then one
+        of :func:`~sdd.model.cache.apart`.
     """
 
     config: ModelConfig
@@ -65,6 +68,7 @@ class Model(NamedTuple):
     init: Callable[[Key], Params]
     apply: Callable[..., tuple[jax.Array, Any]]
     unembed: Callable[[Params, Array], jax.Array]
+    ready: Callable[[Params], Params]
 
 
 def make(config: ModelConfig, vocab_size: int) -> Model:
@@ -114,50 +118,65 @@ def make(config: ModelConfig, vocab_size: int) -> Model:
             at = (0, cache.length)
             positions_NxS = jax.lax.dynamic_update_slice(cache.positions_NxS, positions_NxT, at)
             cache = cache._replace(positions_NxS=positions_NxS, last_token_N=tokens_NxT[:, -1])
-        kinds = layer_kinds(config)
-        same_masks = attention_masks(positions_NxT, cache) if kinds.window is None else None
 
         def layer(x_NxTxE, inputs):
-            layer_params, kind, prefix, suffix = inputs
+            layer_params, kind, held = inputs
             block = merge("block", gather(lora.merged_layer(layer_params), config))
-            length = None if cache is None else cache.length
-            masks = same_masks or attention_masks(positions_NxT, cache, kind.window)
-            return block(x_NxTxE, positions_NxT, kind, masks, prefix, suffix, length)
+            return block(x_NxTxE, positions_NxT, kind, layer_cache(cache, held))
 
-        inputs = (params["layers"], kinds, *cache_layers(cache))
-        x_NxTxE, written = jax.lax.scan(REMAT[config.remat](layer), x_NxTxE, inputs)
+        inputs = (params["layers"], layer_kinds(config), cache and held_by_layers(cache))
+        x_NxTxE, written = over_layers(layer, x_NxTxE, inputs, config)
         hidden_NxTxE = shell.final_norm(x_NxTxE)
         if cache is None:
             return hidden_NxTxE, None
         length = cache.length + tokens_NxT.shape[1]
-        return hidden_NxTxE, cache._replace(k_LxNxSxJxC=written[0], v_LxNxSxJxC=written[1], length=length)
+        return hidden_NxTxE, cache._replace(k_LxNxJxSxC=written[0], v_LxNxJxSxC=written[1], length=length)
 
     def unembed(params: Params, hidden_xE: Array) -> jax.Array:
         return merge("shell", gather(params["shell"], config)).logits(hidden_xE)
 
-    return Model(config, vocab_size, init, apply, unembed)
+    return Model(config, vocab_size, init, apply, unembed, lambda params: ready_to_decode(params, config))
 
 
-def cache_layers(cache: Cache | None):
-    """The cache's segments as the layers' scan reads them: (prefix or None, suffix or None)."""
-    if cache is None:
-        return None, None
-    suffix = (cache.k_LxNxSxJxC, cache.v_LxNxSxJxC)
+def ready_to_decode(params: Params, config: ModelConfig) -> Params:
+    """Parameters for many calls of ``apply`` within one jitted function; each layer's stand apart.
+
+    Adapters are merged, matrices cast to the compute type and gathered over fsdp, once instead of at every
+    token; a loop over tokens then reads each layer's where they lie.
+    """
+    each = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.num_layers)]
+    layers = tuple(gather(lora.merged_layer(layer), config) for layer in each)
+    return {"shell": gather(params["shell"], config), "layers": layers}
+
+
+def over_layers(layer: Callable, x_NxTxE: jax.Array, inputs: tuple, config: ModelConfig):
+    """One layer after the other: a scan over stacked inputs, or a plain loop over those that stand apart."""
+    layers, kinds, held = inputs
+    if not isinstance(layers, tuple):
+        return jax.lax.scan(REMAT[config.remat](layer), x_NxTxE, inputs)
+    written = []
+    for i, layer_params in enumerate(layers):
+        kind, held_here = jax.tree.map(lambda x, i=i: x[i], kinds), held and tuple(x[i] for x in held)
+        x_NxTxE, kv = layer(x_NxTxE, (layer_params, kind, held_here))
+        written.append(kv)
+    return x_NxTxE, tuple(zip(*written, strict=True))
+
+
+def held_by_layers(cache: Cache) -> tuple:
+    """What differs from layer to layer in a cache: own keys and values, then a prefix's if it has one."""
+    own = (cache.k_LxNxJxSxC, cache.v_LxNxJxSxC)
     if cache.prefix_positions_BxP.shape[1] == 0:
-        return None, suffix
-    return (cache.prefix_k_LxBxPxJxC, cache.prefix_v_LxBxPxJxC), suffix
+        return own
+    return (*own, cache.prefix_k_LxBxJxPxC, cache.prefix_v_LxBxJxPxC)
 
 
-def attention_masks(positions_NxT: jax.Array, cache: Cache | None, window: jax.Array | None = None):
-    """Who sees whom: (mask of the shared prefix BxMxP or None, mask of the row's own tokens NxTxS)."""
-    if cache is None:
-        return None, visible(positions_NxT, positions_NxT, window)
-    own_NxTxS = visible(positions_NxT, cache.positions_NxS, window)
-    num_prompts, prefix_length = cache.prefix_positions_BxP.shape
-    if prefix_length == 0:
-        return None, own_NxTxS
-    positions_BxM = jnp.reshape(positions_NxT, (num_prompts, -1), out_sharding=mesh_lib.rows(2))
-    return visible(positions_BxM, cache.prefix_positions_BxP, window), own_NxTxS
+def layer_cache(cache: Cache | None, held: tuple | None) -> LayerCache | None:
+    """A layer's cache, from what is common to all and what it holds itself."""
+    if cache is None or held is None:
+        return None
+    (k, v), shared = held[:2], held[2:]
+    prefix = Keys(shared[0], shared[1], cache.prefix_positions_BxP) if shared else None
+    return LayerCache(prefix, Keys(k, v, cache.positions_NxS), cache.length)
 
 
 def param_specs(params: Params, mesh: Mesh | AbstractMesh) -> Params:

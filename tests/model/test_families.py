@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sdd.config import ConfigError, ModelConfig
+from sdd.mesh import BATCH, rows
 from sdd.mesh import P as Spec
-from sdd.mesh import rows
 from sdd.model import empty, fork
 from sdd.model import make as make_model
-from sdd.model.attention import attend, head_axis, per_head
+from sdd.model.attention import Keys, Scoring, attend, head_axis, per_head
 from sdd.model.kinds import frequencies, layer_kinds, visible
 from sdd.ranges import check_model
 from sdd.sampling.loop import left_padded_positions
@@ -163,19 +163,22 @@ def test_a_mesh_changes_no_gradient_through_a_shared_prefix(name):
 def test_attention_of_any_shape_equals_a_naive_one(kv_heads, num_rows, tensor):
     """Single rows, single tokens and single key/value heads, which reshapes of split arrays stumble over."""
     rng = np.random.default_rng(0)
-    for length in (1, 3):
+    for length, block in ((1, 0), (3, 0), (3, 2), (4, 2)):
         q = rng.standard_normal((num_rows, length, 4, 6)).astype(np.float32)
-        k, v = (rng.standard_normal((num_rows, 5, kv_heads, 6)).astype(np.float32) for _ in range(2))
-        mask = rng.random((num_rows, length, 5)) < 0.7
-        mask[..., 0] = True
-        wide_k, wide_v = (np.repeat(x, 4 // kv_heads, axis=2) for x in (k, v))
-        score = np.where(mask[:, None], 0.3 * np.einsum("nthc,nshc->nhts", q, wide_k), -np.inf)
+        k, v = (rng.standard_normal((num_rows, kv_heads, 5, 6)).astype(np.float32) for _ in range(2))
+        at_NxT = rng.integers(1, 6, (num_rows, length)).astype(np.int32)
+        keys_at_NxS = np.tile(np.array([2, 0, -1, 4, 1], np.int32), (num_rows, 1))
+        mask = (keys_at_NxS[:, None] >= 0) & (keys_at_NxS[:, None] <= at_NxT[:, :, None])
+        wide_k, wide_v = (np.repeat(x, 4 // kv_heads, axis=1) for x in (k, v))
+        score = np.where(mask[:, None], 0.3 * np.einsum("nthc,nhsc->nhts", q, wide_k), -np.inf)
         weight = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
-        expected = np.einsum("nhts,nshc->nthc", weight, wide_v)
+        expected = np.einsum("nhts,nhsc->nthc", weight, wide_v)
         with jax.set_mesh(tiny_mesh(1, 1, tensor)):
-            split = [jax.device_put(x, per_head(head_axis(x.shape[2]))) for x in (q, k, v)]
-            found = jax.jit(lambda q, k, v, mask: attend(q, k, v, mask, 0.3))(
-                *split, jax.device_put(mask, rows(3))
+            q = jax.device_put(q, per_head(head_axis(4)))
+            heads = Spec(BATCH, head_axis(kv_heads), None, None)
+            own = Keys(*(jax.device_put(x, heads) for x in (k, v)), jax.device_put(keys_at_NxS, rows(2)))
+            found = jax.jit(lambda q, at, own, b=block: attend(q, at, own, None, Scoring(0.3, block=b)))(
+                q, jax.device_put(at_NxT, rows(2)), own
             )
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
