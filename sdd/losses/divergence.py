@@ -13,19 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from sdd.losses._log_space import (
+    LOG_ZERO,
     Combine,
     Divergence,
     Kind,
     Remainder,
     Support,
+    at_least_float32,
     check_name,
     check_top_k,
+    exact,
     log_mixture,
+    log_normaliser,
     log_probs,
     normalise_weights,
-    outcome_terms,
     resolve_kind,
-    top_k_from_logp,
+    top_k_of,
 )
 from sdd.types import Array
 
@@ -56,10 +59,14 @@ def token_logp(logits_xV: Array, token: Array) -> jax.Array:
     """
     chex.assert_shape(token, logits_xV.shape[:-1])
     chex.assert_type(token, int)
-    logp_xV = log_probs(logits_xV)
+    logits_xV, token = at_least_float32(logits_xV), jnp.asarray(token)
+    top_x1, log_sum_x1 = log_normaliser(logits_xV)
     # A comparison instead of a gather, so that V may be sharded.
-    index_xV = jax.lax.broadcasted_iota(jnp.int32, logp_xV.shape, logp_xV.ndim - 1)
-    return jnp.sum(jnp.where(index_xV == token[..., None], logp_xV, 0), axis=-1)
+    index_xV = jax.lax.broadcasted_iota(jnp.int32, logits_xV.shape, logits_xV.ndim - 1)
+    logit = jnp.sum(jnp.where(index_xV == token[..., None], logits_xV, 0), axis=-1)
+    logp = (logit - top_x1[..., 0]) - log_sum_x1[..., 0]
+    inside = (token >= 0) & (token < logits_xV.shape[-1])
+    return jnp.where(inside, jnp.where(logp < LOG_ZERO, LOG_ZERO, logp), 0)
 
 
 def entropy(logits_xV: Array) -> jax.Array:
@@ -102,10 +109,7 @@ def divergence(
     """
     chex.assert_equal_shape([student_logits_xV, teacher_logits_xV])
     resolved = resolve_kind(kind, js_weight)
-    return jnp.sum(
-        outcome_terms(log_probs(student_logits_xV), log_probs(teacher_logits_xV), resolved, js_weight),
-        axis=-1,
-    )
+    return exact(at_least_float32(student_logits_xV), log_probs(teacher_logits_xV), resolved, js_weight)
 
 
 def top_k_divergence(
@@ -147,8 +151,8 @@ def top_k_divergence(
     chex.assert_equal_shape([student_logits_xV, teacher_logits_xV])
     resolved = resolve_kind(kind, js_weight)
     check_top_k(k, student_logits_xV.shape[-1], support, remainder)
-    student_logp_xV, teacher_logp_xV = log_probs(student_logits_xV), log_probs(teacher_logits_xV)
-    return top_k_from_logp(student_logp_xV, teacher_logp_xV, k, support, remainder, resolved, js_weight)
+    options = (k, support, remainder, resolved, js_weight)
+    return top_k_of(student_logits_xV, log_probs(teacher_logits_xV), *options)
 
 
 def divergence_to_teachers(
@@ -198,25 +202,13 @@ def divergence_to_teachers(
     if top_k:
         check_top_k(top_k, V, support, remainder)
     weight_NxK, present_N = normalise_weights(weights_NxK)
-    student_logp_NxTxV, teacher_logp_NxKxTxV = (
-        log_probs(student_logits_NxTxV),
-        log_probs(teacher_logits_NxKxTxV),
-    )
+    options = (top_k or V, support, remainder, resolved, js_weight)
+    teacher_logp_NxKxTxV = log_probs(teacher_logits_NxKxTxV)
     if combine == "mixture":
         logp_NxTxV = log_mixture(teacher_logp_NxKxTxV, weight_NxK)
-        result = top_k_from_logp(
-            student_logp_NxTxV, logp_NxTxV, top_k or V, support, remainder, resolved, js_weight
-        )
+        result = top_k_of(student_logits_NxTxV, logp_NxTxV, *options)
     else:
-        each_NxKxT = top_k_from_logp(
-            student_logp_NxTxV[:, None],
-            teacher_logp_NxKxTxV,
-            top_k or V,
-            support,
-            remainder,
-            resolved,
-            js_weight,
-        )
+        each_NxKxT = top_k_of(student_logits_NxTxV[:, None], teacher_logp_NxKxTxV, *options)
         result = jax.tree.map(lambda x_NxKxT: jnp.sum(weight_NxK[:, :, None] * x_NxKxT, axis=1), each_NxKxT)
     return result._replace(value=jnp.where(present_N[:, None], result.value, 0))
 

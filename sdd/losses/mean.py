@@ -32,3 +32,10 @@ def masked_mean(x_NxT: Array, weight_NxT: Array) -> Mean:
     """Mean of ``x`` over the weights (a mask does)."""
     weight_NxT = jnp.asarray(weight_NxT).astype(jnp.float32)
     return Mean(jnp.sum(x_NxT * weight_NxT), jnp.sum(weight_NxT))
+
+
+def weighted_sum(x: Array, weight: Array) -> jax.Array:
+    """Sum of ``x`` times the weights; what has no weight does not count, not even when it is not finite."""
+    x = jnp.asarray(x)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.sum(jnp.where(weight == 0, 0, x) * weight)

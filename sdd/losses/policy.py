@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sdd.losses.mean import Mean
+from sdd.losses.mean import Mean, weighted_sum
 from sdd.types import Array
 
 LossMean = Literal["sequence", "token", "constant"]
@@ -139,17 +139,16 @@ def kl_k3(logp_NxT: Array, ref_logp_NxT: Array) -> jax.Array:
     return jnp.expm1(d_NxT) - d_NxT
 
 
-def reduce_loss(
-    loss_NxT: Array,
+def token_weights(
     mask_NxT: Array,
     row_weight_N: Array,
     how: LossMean,
     constant_length: int = 0,
     denominator: Denominator = "all",
-) -> Mean:
-    """One number from the losses of tokens, as a `Mean`: (numerator, denominator).
+) -> tuple[jax.Array, jax.Array]:
+    """What each token weighs in the mean of a loss, and what that mean is divided by.
 
-    With m the mask, w the row weights and R the rows that count:
+    With m the mask, w the row weights and R the rows that count, the loss is
 
     - ``sequence`` (GRPO, SDPO): sum_n w_n (sum_t m_nt l_nt / sum_t m_nt) / |R|.
     - ``token``: sum_n w_n sum_t m_nt l_nt / sum_{n in R} sum_t m_nt.
@@ -159,7 +158,6 @@ def reduce_loss(
     rows of weight above 0 (``active``). Where nothing counts, the loss is 0.
 
     Args:
-      loss_NxT: losses.
       mask_NxT: bool, the real tokens.
       row_weight_N: non-negative.
       how: one of the above.
@@ -167,29 +165,49 @@ def reduce_loss(
       denominator: ``all`` or ``active``.
 
     Returns:
-      float32 scalars.
+      weight_NxT, float32, 0 outside the mask, and the divisor, a float32 scalar: the total and the
+      weight of a `Mean`, as in ``Mean(sum_blocks(fn, block_size, weight_NxT, ...)[0], divisor)``.
 
     Raises:
       ValueError: for an unknown name, or ``constant`` without a length.
     """
-    chex.assert_equal_shape([loss_NxT, mask_NxT])
-    chex.assert_shape(row_weight_N, loss_NxT.shape[:1])
+    chex.assert_rank(mask_NxT, 2)
+    chex.assert_shape(row_weight_N, mask_NxT.shape[:1])
     if denominator not in ("all", "active"):
         raise ValueError(f"denominator is {denominator!r}; valid: all, active")
     if how == "constant" and constant_length <= 0:
         raise ValueError(f"constant_length is {constant_length}; valid: more than 0 for the mean 'constant'")
     mask_NxT = jnp.asarray(mask_NxT, bool)
     weight_N = jnp.asarray(row_weight_N, jnp.float32)
-    total_N = jnp.sum(jnp.where(mask_NxT, _float32(loss_NxT), 0), axis=1)
     length_N = jnp.sum(mask_NxT, axis=1, dtype=jnp.float32)
     counts_N = jnp.ones_like(weight_N) if denominator == "all" else (weight_N > 0).astype(jnp.float32)
     if how == "sequence":
-        return Mean(jnp.sum(weight_N * total_N / jnp.maximum(length_N, 1)), jnp.sum(counts_N))
-    if how == "token":
-        return Mean(jnp.sum(weight_N * total_N), jnp.sum(counts_N * length_N))
-    if how == "constant":
-        return Mean(jnp.sum(weight_N * total_N), constant_length * jnp.sum(counts_N))
-    raise ValueError(f"loss mean is {how!r}; valid: sequence, token, constant")
+        weight_N, divisor = weight_N / jnp.maximum(length_N, 1), jnp.sum(counts_N)
+    elif how == "token":
+        divisor = jnp.sum(counts_N * length_N)
+    elif how == "constant":
+        divisor = constant_length * jnp.sum(counts_N)
+    else:
+        raise ValueError(f"loss mean is {how!r}; valid: sequence, token, constant")
+    return jnp.where(mask_NxT, weight_N[:, None], 0), divisor
+
+
+def reduce_loss(
+    loss_NxT: Array,
+    mask_NxT: Array,
+    row_weight_N: Array,
+    how: LossMean,
+    constant_length: int = 0,
+    denominator: Denominator = "all",
+) -> Mean:
+    """One number from losses NxT that are all there, as a `Mean`: (numerator, denominator).
+
+    Losses of tokens without weight do not count, not even when they are not finite.
+    For the other arguments, the means and the errors see `token_weights`.
+    """
+    chex.assert_equal_shape([loss_NxT, mask_NxT])
+    weight_NxT, divisor = token_weights(mask_NxT, row_weight_N, how, constant_length, denominator)
+    return Mean(weighted_sum(loss_NxT, weight_NxT), divisor)
 
 
 def _namespace(*arrays: Array) -> ModuleType:

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from sdd.losses import policy
-from sdd.losses.blockwise import map_blocks
+from sdd.losses.blockwise import sum_blocks
 from sdd.losses.divergence import entropy, token_logp
-from sdd.losses.mean import masked_mean
+from sdd.losses.mean import Mean, masked_mean
 from sdd.sampling.score import response_hidden
 from sdd.steps.base import Chosen, Graded, StepDef
 
@@ -87,37 +87,30 @@ def surrogate_loss(config: Config, model, params, reference, batch):
     """The clipped surrogate with an optional pull to ``reference``; returns (loss, metrics)."""
     rollouts = batch.rollouts
     inputs = (rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT)
-    hidden_NxTxE = response_hidden(model, params, *inputs)
-
-    def score(hidden, tokens, by):
-        logits = model.unembed(by, hidden)
-        return token_logp(logits, tokens), entropy(logits)
-
-    logp_NxT, entropy_NxT = map_blocks(
-        lambda h, y: score(h, y, params), config.block_size, hidden_NxTxE, rollouts.response_NxT
-    )
-    loss_NxT, clipped_NxT = policy.clipped_surrogate(
-        logp_NxT, rollouts.model_logp_NxT, batch.targets.advantage_N, config.clip_low, config.clip_high
-    )
-    metrics = {
-        "clipped": masked_mean(clipped_NxT, rollouts.mask_NxT),
-        "policy_entropy": masked_mean(jax.lax.stop_gradient(entropy_NxT), rollouts.mask_NxT),
-    }
-    if config.kl_coefficient > 0:
+    arrays = [response_hidden(model, params, *inputs), rollouts.response_NxT, rollouts.model_logp_NxT]
+    with_reference = config.kl_coefficient > 0
+    if with_reference:
         reference = jax.lax.stop_gradient(reference)
-        reference_hidden_NxTxE = response_hidden(model, reference, *inputs)
-        reference_logp_NxT, _ = map_blocks(
-            lambda h, y: score(h, y, reference),
-            config.block_size,
-            reference_hidden_NxTxE,
-            rollouts.response_NxT,
+        arrays.append(response_hidden(model, reference, *inputs))
+
+    def score(hidden, token, old_logp, *reference_hidden):
+        logits = model.unembed(params, hidden)
+        logp = token_logp(logits, token)
+        loss, clipped = policy.clipped_surrogate(
+            logp, old_logp, batch.targets.advantage_N, config.clip_low, config.clip_high
         )
-        kl_NxT = policy.kl_k3(logp_NxT, reference_logp_NxT)
-        loss_NxT = loss_NxT + config.kl_coefficient * kl_NxT
-        metrics["kl_to_start"] = masked_mean(kl_NxT, rollouts.mask_NxT)
-    row_weight_N = np.ones(loss_NxT.shape[0], np.float32)
-    constant = config.constant_length or loss_NxT.shape[1]
-    return policy.reduce_loss(loss_NxT, rollouts.mask_NxT, row_weight_N, config.loss_mean, constant), metrics
+        tokens = {"clipped": clipped, "policy_entropy": entropy(logits)}
+        if with_reference:
+            kl = policy.kl_k3(logp, token_logp(model.unembed(reference, *reference_hidden), token))
+            loss, tokens["kl_to_start"] = loss + config.kl_coefficient * kl, kl
+        return loss, tokens
+
+    N, T = rollouts.mask_NxT.shape
+    weight_NxT, divisor = policy.token_weights(
+        rollouts.mask_NxT, np.ones(N, np.float32), config.loss_mean, config.constant_length or T
+    )
+    total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
+    return Mean(total, divisor), {name: masked_mean(x, rollouts.mask_NxT) for name, x in tokens.items()}
 
 
 def make(config: Config) -> StepDef:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdd.losses import divergence as div
-from sdd.losses.blockwise import map_blocks
+from sdd.losses.blockwise import map_blocks, sum_blocks
 from sdd.losses.mean import Mean, masked_mean
-from sdd.losses.policy import reduce_loss
+from sdd.losses.policy import token_weights
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
 from sdd.steps.base import Chosen, Graded, LossBatch, StepDef
@@ -137,24 +137,29 @@ def make(config: Config) -> StepDef:
     def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):
         rollouts, targets = batch.rollouts, batch.targets
         tutor = teacher_params.current(teacher, params)
-        logits_of = make_logits(config, model, params, tutor, teacher.reference)
+        read = jax.lax.stop_gradient(params) if config.estimator == "sampled" else params
+        logits_of = make_logits(config, model, read, tutor, teacher.reference)
         hiddens = hidden_states(config, model, params, tutor, teacher.reference, batch)
-        score = lambda *blocks: score_block(config, logits_of(blocks[:-1]), blocks[-1], targets.weight_NxK)  # noqa: E731
-        tokens = map_blocks(score, config.block_size, *hiddens, rollouts.response_NxT)
         taught_N = (jnp.sum(targets.weight_NxK, axis=1) > 0).astype(jnp.float32)
-        loss_NxT = tokens["divergence"]
+        weight_NxT, divisor = token_weights(rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
+        arrays = (*hiddens, rollouts.response_NxT)
+
+        def score(*blocks):
+            tokens = score_block(config, logits_of(blocks[:-1]), blocks[-1], targets.weight_NxK)
+            return tokens["divergence"], tokens
+
+        def surrogate(hidden, token, advantage):
+            return -advantage * div.token_logp(model.unembed(params, hidden), token), ()
+
         if config.estimator == "sampled":
-            advantage_NxT = div.sampled_token_advantage(
-                tokens["student_logp"],
-                tokens["teacher_logp_K"].swapaxes(1, 2),
-                targets.weight_NxK,
-                rollouts.mask_NxT,
-                config.combine,
-                config.return_to_go,
-            )
-            loss_NxT = -advantage_NxT * tokens["student_logp"]
-        total = reduce_loss(loss_NxT, rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
-        return total, health(tokens, batch, taught_N)
+            # An advantage may depend on later tokens, so all are read before the pass with the gradient.
+            _, tokens = map_blocks(score, config.block_size, *jax.lax.stop_gradient(arrays))
+            advantage_NxT = sampled_advantage(config, tokens, batch)
+            arrays = (hiddens[0], rollouts.response_NxT, advantage_NxT)
+            total, _ = sum_blocks(surrogate, config.block_size, weight_NxT, *arrays)
+        else:
+            total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
+        return Mean(total, divisor), health(tokens, batch, taught_N)
 
     return StepDef(
         source="policy",
@@ -238,6 +243,18 @@ def score_block(config: Config, logits: Logits, token_NxT, weight_NxK) -> dict[s
         "teacher_logp_K": teacher_logp_NxKxT.swapaxes(1, 2),
         "teacher_entropy_K": div.entropy(teacher_NxKxTxV).swapaxes(1, 2),
     }
+
+
+def sampled_advantage(config: Config, tokens: dict[str, jax.Array], batch: LossBatch) -> jax.Array:
+    """The advantage NxT of the estimator "sampled", from `score_block` of every token."""
+    return div.sampled_token_advantage(
+        tokens["student_logp"],
+        tokens["teacher_logp_K"].swapaxes(1, 2),
+        batch.targets.weight_NxK,
+        batch.rollouts.mask_NxT,
+        config.combine,
+        config.return_to_go,
+    )
 
 
 def health(tokens: dict[str, jax.Array], batch: LossBatch, taught_N: jax.Array) -> dict[str, Mean]:

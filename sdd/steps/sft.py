@@ -8,9 +8,11 @@ each with ``num_answers`` answers.
 
 import dataclasses
 
-from sdd.losses.blockwise import map_blocks
+import jax.numpy as jnp
+
+from sdd.losses.blockwise import sum_blocks
 from sdd.losses.divergence import token_logp
-from sdd.losses.mean import masked_mean
+from sdd.losses.mean import Mean
 from sdd.sampling.score import response_hidden
 from sdd.steps.base import Chosen, StepDef
 
@@ -31,16 +33,12 @@ def make(config: Config) -> StepDef:
 
     def loss(model, params, teacher, batch):
         rollouts = batch.rollouts
-        hidden = response_hidden(
-            model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
-        )
-        logp_NxT = map_blocks(
-            lambda h, y: token_logp(model.unembed(params, h), y),
-            config.block_size,
-            hidden,
-            rollouts.response_NxT,
-        )
-        return masked_mean(-logp_NxT, rollouts.mask_NxT), {}
+        context = (rollouts.context_BxP, rollouts.context_length_B)
+        hidden_NxTxE = response_hidden(model, params, *context, rollouts.response_NxT)
+        weight_NxT = jnp.asarray(rollouts.mask_NxT, jnp.float32)
+        score = lambda hidden, token: (-token_logp(model.unembed(params, hidden), token), ())  # noqa: E731
+        total, _ = sum_blocks(score, config.block_size, weight_NxT, hidden_NxTxE, rollouts.response_NxT)
+        return Mean(total, jnp.sum(weight_NxT)), {}
 
     return StepDef(
         source="task",

@@ -62,6 +62,58 @@ def test_blockwise_distillation(mesh, combine, top_k):
     assert grads[0].sharding.spec == P(None, "tensor")
 
 
+@pytest.mark.parametrize("kind", ["reverse", "forward", "js"])
+def test_sum_of_blocks_with_its_gradient(mesh, kind):
+    """The unembedding is split over fsdp and tensor and gathered in the block, as the model does it."""
+
+    def fn(params_ExV, tutor_ExV, student_NxTxE, teacher_NxTxKxE, weights_NxK, mask_NxT):
+        def loss(params_ExV, student_NxTxE):
+            def block(s_NxTxE, t_NxTxKxE):
+                spec = jax.typeof(params_ExV).sharding.spec
+                split = any(spec)
+                params, tutor = (
+                    jax.sharding.reshard(x, P(None, "tensor")) if split else x
+                    for x in (params_ExV, tutor_ExV)
+                )
+                teacher_NxKxTxV = jnp.einsum("ntke,ev->nktv", t_NxTxKxE, tutor)
+                logits = jnp.einsum("nte,ev->ntv", s_NxTxE, params)
+                options = {"kind": kind, "combine": "loss_mean"}
+                value = dv.divergence_to_teachers(logits, teacher_NxKxTxV, weights_NxK, **options).value
+                return value, {"value": value, "entropy": dv.entropy(logits)}
+
+            weight_NxT, divisor = policy.token_weights(
+                mask_NxT, weights_NxK.sum(axis=1), "sequence", 0, "active"
+            )
+            arrays = (student_NxTxE, teacher_NxTxKxE)
+            total, tokens = blockwise.sum_blocks(block, 2, weight_NxT, *arrays)
+            return total / divisor, tokens
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params_ExV, student_NxTxE)
+
+    weights = np.tile([[1.0, 2.0], [0.0, 0.0]], (4, 1)).astype(np.float32)
+    mask = np.random.default_rng(0).random((8, 5)) < 0.7
+    arrays = [
+        _hidden(0, 4, 16),
+        _hidden(3, 4, 16),
+        _hidden(1, 8, 5, 4),
+        _hidden(2, 8, 5, 2, 4),
+        weights,
+        mask,
+    ]
+    specs = [P("fsdp", "tensor")] * 2 + [P(ROWS)] * 4
+    _, grads = _compare(mesh, fn, arrays, specs)
+    assert grads[0].sharding.spec == P("fsdp", "tensor")
+    assert grads[1].sharding.spec[0] == ROWS
+
+
+def test_weights_of_no_sharding_fit_losses_of_one(mesh):
+    def fn(hidden_NxTxE):
+        run = lambda h: blockwise.sum_blocks(lambda x: ((x**2).sum(-1), x), 2, jnp.ones((8, 5)), h)[0]  # noqa: E731
+        return jax.value_and_grad(run)(hidden_NxTxE)
+
+    _compare(mesh, fn, [_hidden(0, 8, 5, 4)], [P(ROWS)])
+
+
 @pytest.mark.parametrize("remainder", ["tail", "renormalise"])
 @pytest.mark.parametrize("support", ["student", "teacher"])
 def test_top_k_of_a_sharded_vocabulary(mesh, support, remainder):

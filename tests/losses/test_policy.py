@@ -116,3 +116,16 @@ def test_reduce_loss_names_what_is_valid():
         policy.reduce_loss(*args, "token", denominator="none")
     with pytest.raises(ValueError, match="constant_length is 0"):
         policy.reduce_loss(*args, "constant")
+
+
+@pytest.mark.parametrize("how", ["sequence", "token", "constant"])
+@pytest.mark.parametrize("denominator", ["all", "active"])
+def test_token_weights_are_the_gradient_of_the_loss(how, denominator):
+    row_weight = np.array([1.0, 0.5, 0.0, 2.0])
+    args = (_MASK, row_weight, how, 10, denominator)
+    weight_NxT, divisor = policy.token_weights(*args)
+    loss = np.arange(12.0).reshape(4, 3)
+    got, grad = jax.value_and_grad(lambda x: policy.reduce_loss(x, *args).value)(loss)
+    np.testing.assert_allclose(grad, weight_NxT / divisor, rtol=1e-6)
+    np.testing.assert_allclose(got, np.sum(loss * weight_NxT) / divisor, rtol=1e-6)
+    assert not np.asarray(weight_NxT)[~_MASK].any()

@@ -1,5 +1,7 @@
 """Every method on a real batch: its loss, where its gradient points, and the same on a mesh of eight."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from sdd import mesh as mesh_lib
 from sdd.losses.divergence import token_logp
+from sdd.model import lora
 from sdd.sampling.score import unshared_response_hidden
 from sdd.steps import grpo, grpo_diversity, sdsd, sft
 from sdd.steps.base import LossBatch, init_state, make_train_step
@@ -72,6 +75,53 @@ def test_a_mesh_of_eight_devices_equals_one(name, task):
         np.testing.assert_allclose(a, b, atol=1e-4)
         moved |= bool(np.abs(a).max() > 1e-3)
     assert moved
+
+
+BLOCKED = {
+    "sft": (sft, {}),
+    "grpo": (grpo, {"kl_coefficient": 0.1, "loss_mean": "token"}),
+    "sdsd": (sdsd, {"num_demos": 2, "trust_region": 0.3}),
+    "sdsd_sampled": (sdsd, {"estimator": "sampled", "return_to_go": True}),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_blocks_of_tokens_change_nothing(one_device, task, name):
+    """Loss, metrics and gradient, in blocks of 3 tokens (no divisor of the length) and whole."""
+    module, options = BLOCKED[name]
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    start = jax.tree.map(lambda x: 1.05 * x, params)
+    found = []
+    for block_size in (0, 3):
+        step = module.make(module.Config(**options, block_size=block_size))
+        batch, _ = prepared(step, task)
+        run = lambda p, step=step, batch=batch: step.loss(model, p, step.begin(start), batch)  # noqa: E731
+
+        def value(p, run=run):
+            loss, metrics = run(p)
+            return loss.value, (loss.weight, metrics)
+
+        found.append(jax.jit(jax.value_and_grad(value, has_aux=True))(params))
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+
+
+def test_adapters_leave_the_unembedding_without_a_gradient(one_device, task):
+    """Traced only: whether a matrix product of the gradient has the unembedding's shape."""
+
+    def products(**changes):
+        model = tiny_model(**changes)
+        step = sdsd.make(sdsd.Config(teacher="live", block_size=2))
+        trained, frozen = lora.split(model.init(jax.random.key(0)))
+        batch, _ = prepared(step, task)
+        loss = lambda p: step.loss(model, lora.join(p, frozen), step.begin(()), batch)[0].total  # noqa: E731
+        return len(
+            re.findall(r":f32\[78\S*,32\S*\] = dot_general", str(jax.make_jaxpr(jax.grad(loss))(trained)))
+        )
+
+    assert products() == 1
+    assert products(lora_rank=2) == 0
 
 
 def logp_of(model, params, rollouts):
@@ -175,6 +225,27 @@ def test_grpo_gradient_is_the_policy_gradient(one_device, task):
     a = jax.grad(lambda p: step.loss(model, p, (), batch)[0].value)(params)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(jax.grad(reinforce)(params)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [0, 3])
+def test_grpo_adds_the_pull_to_the_start(one_device, task, block_size):
+    model = tiny_model()
+    params = model.init(jax.random.key(0))
+    start = jax.tree.map(lambda x: 1.2 * x, params)
+    found = {}
+    for coefficient in (0.0, 0.1, 0.5):
+        config = grpo.Config(kl_coefficient=coefficient, loss_mean="token", block_size=block_size)
+        step = grpo.make(config)
+        batch, _ = prepared(step, task)
+        loss, metrics = jax.jit(lambda p, s=step, b=batch: s.loss(model, p, s.begin(start), b))(params)
+        found[coefficient] = float(loss.value)
+    now, then = (logp_of(model, p, batch.rollouts) for p in (params, start))
+    mask = batch.rollouts.mask_NxT
+    k3 = np.sum((np.exp(then - now) - (then - now) - 1) * mask) / np.sum(mask)
+    assert k3 > 1e-3
+    np.testing.assert_allclose(metrics["kl_to_start"].value, k3, rtol=1e-4)
+    for coefficient in (0.1, 0.5):
+        np.testing.assert_allclose(found[coefficient] - found[0.0], coefficient * k3, rtol=1e-3)
 
 
 def test_the_diversity_bonus_favours_the_rare(task):
