@@ -7,6 +7,7 @@ decodes; the newest checkpoint that reads back whole is the one that is used.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sdd.config import ConfigError
 from sdd.typed import error_line
@@ -30,6 +33,17 @@ class Restored(NamedTuple):
     state: TrainState
     meta: dict[str, Any]
     damaged: tuple[tuple[int, str], ...]
+
+
+def abstract(make: Callable[..., Any], *args: Any) -> Any:
+    """Shapes and shardings of what ``make(*args)`` would return on the mesh in use; nothing is computed."""
+    mesh = jax.sharding.get_mesh()
+
+    def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if x.sharding else P()  # none: the same number on every device
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(on_mesh, jax.eval_shape(make, *args))
 
 
 def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
@@ -61,7 +75,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
 def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Restored | None:
     """The newest checkpoint that reads back whole, or None where there is none.
 
-    Damaged ones are moved aside (``damaged_<step>``), never deleted.
+    Damaged ones are moved aside (``damaged_<step>``), never deleted. The template's shapes and shardings
+    are enough; see :func:`abstract`.
 
     Raises:
       ConfigError: there are checkpoints and none of them can be read.
@@ -85,12 +100,12 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, template: TrainState):
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     items = manager.restore(
         step,
         args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params),
-            rest=ocp.args.StandardRestore(abstract._replace(params=())._asdict()),
+            params=ocp.args.StandardRestore(wanted.params),
+            rest=ocp.args.StandardRestore(wanted._replace(params=())._asdict()),
             meta=ocp.args.JsonRestore(),
         ),
     )
@@ -124,25 +139,23 @@ def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
     if not steps:
         raise ConfigError(
-            f"config.train.init_from={str(run_folder)!r}: there is no checkpoint in {folder}; "
-            "valid: the folder of a run that has saved one"
+            f"{run_folder}: there is no checkpoint; valid: the folder of a run that has saved one"
         )
-    newest = folder / str(steps[-1])
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    newest, said = folder / str(steps[-1]), f"{run_folder}: checkpoint {steps[-1]}"
+    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         with ocp.StandardCheckpointer() as reader:
-            params = reader.restore(newest / "params", abstract)
+            params = reader.restore(newest / "params", wanted)
         saved = json.loads((newest / "meta" / "metadata").read_text())["digest"]
     except Exception as error:  # as in restore_newest
         raise ConfigError(
-            f"config.train.init_from={str(run_folder)!r}: {newest} cannot be read into this model "
-            f"({error_line(error)}); valid: a run whose config.model and task are the same"
+            f"{said} is damaged, or cannot be read into this model ({error_line(error)}); "
+            "valid: a whole one of a run whose config.model and task are the same"
         ) from None
     found = {f".params{path}": bits for path, bits in digest(params).items()}
     if found != {path: bits for path, bits in saved.items() if path.startswith(".params[")}:
         raise ConfigError(
-            f"config.train.init_from={str(run_folder)!r}: {newest} is damaged; its parameters "
-            "are not those that were saved"
+            f"{said} is damaged; its parameters are not those that were saved; valid: a whole one"
         )
     return params
 

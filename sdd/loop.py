@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import rich.console
 
@@ -93,9 +94,9 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
     )
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoint.open_manager(workdir, config.train.keep_checkpoints))
-        state = first_state(config, parts)
-        restored = checkpoint.restore_newest(manager, state)
-        state = restored.state if restored else initialised(config, parts, state)
+        abstract = abstract_state(parts)
+        restored = checkpoint.restore_newest(manager, abstract)
+        state = restored.state if restored else initialised(config, parts, abstract)
         writers = open_writers(
             workdir,
             tensorboard=config.writers.tensorboard,
@@ -155,16 +156,30 @@ def first_state(config: RunConfig, parts: Parts) -> TrainState:
     return init_state(parts.step, parts.optimizer, parts.model.init(stream_key(config.seed, "init", 0)))
 
 
-def initialised(config: RunConfig, parts: Parts, state: TrainState) -> TrainState:
-    """The state before step 1 with the parameters that ``config.train.init_from`` names, if it does."""
+def initialised(config: RunConfig, parts: Parts, like: TrainState) -> TrainState:
+    """The state before step 1, with the parameters that ``config.train.init_from`` names, if it does.
+
+    Then only the adapters are drawn, where ``like`` has any: of a large model there is no second one.
+    """
     if not config.train.init_from:
-        return state
+        return first_state(config, parts)
     bare = make_model(lora.plain(config.model), parts.model.vocab_size)
     try:
         params = weights.load_params(config.train.init_from, bare, parts.mesh)
-    except weights.WeightsError as error:
+    except ConfigError as error:
         raise ConfigError(f"config.train.init_from: {error}") from None
-    return init_state(parts.step, parts.optimizer, lora.adapted(params, state.params))
+    if lora.has(like.params):
+        params = lora.adapted(params, parts.model.init, stream_key(config.seed, "init", 0))
+    return init_state(parts.step, parts.optimizer, params)
+
+
+def abstract_state(parts: Parts) -> TrainState:
+    """Shapes and shardings of what `init_state` makes: what a checkpoint is restored into."""
+    params = checkpoint.abstract(parts.model.init, jax.random.key(0))
+    opt_state = checkpoint.abstract(parts.optimizer.init, lora.split(params)[0])
+    teacher = checkpoint.abstract(lambda params: parts.step.begin(lora.merged(params)), params)
+    zero = checkpoint.abstract(lambda: jnp.zeros((), jnp.int32))
+    return TrainState(zero, params, opt_state, teacher, zero, zero)
 
 
 def say_facts(job: Job) -> None:

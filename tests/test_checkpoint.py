@@ -48,6 +48,31 @@ def test_round_trip(tmp_path, target):
         assert x.sharding.is_equivalent_to(wanted.sharding, x.ndim)
 
 
+def test_shapes_are_enough(tmp_path):
+    state = state_on(tiny_mesh(2, 2, 2), seed=0)
+    with checkpoint.open_manager(tmp_path, 2) as manager:
+        checkpoint.save(manager, state, {})
+        checkpoint.wait(manager)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        restored = checkpoint.restore_newest(manager, shapes)
+    assert_same(restored.state, state)
+    assert [x.sharding for x in jax.tree.leaves(restored.state)] == [
+        x.sharding for x in jax.tree.leaves(state)
+    ]
+
+
+def test_abstract():
+    """Shapes, types and shardings are those of the arrays; an array alone says nothing of its sharding."""
+    mesh = tiny_mesh(2, 2, 2)
+    make = lambda key: (tiny_model().init(key), jnp.zeros((), jnp.int32))  # noqa: E731
+    with jax.set_mesh(mesh):
+        shapes, arrays = checkpoint.abstract(make, jax.random.key(0)), make(jax.random.key(0))
+    for x, wanted in zip(jax.tree.leaves(shapes[0]), jax.tree.leaves(arrays[0]), strict=True):
+        assert isinstance(x, jax.ShapeDtypeStruct)
+        assert (x.shape, x.dtype, x.sharding) == (wanted.shape, wanted.dtype, wanted.sharding)
+    assert shapes[1].sharding == jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
 def test_parameters_alone(tmp_path):
     state = state_on(tiny_mesh(2, 2, 2), seed=0)
     with checkpoint.open_manager(tmp_path, 2) as manager:

@@ -7,7 +7,7 @@ there: the functions here change nothing where there are none, so the rest of sd
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -118,8 +118,10 @@ def join(trained: Params, frozen: Any) -> Params:
     return frozen | {"layers": frozen["layers"] | {"lora": lora}}
 
 
-def adapted(params: Params, like: Params) -> Params:
-    """``params`` of a model without adapters, with those of ``like`` where it has any."""
-    if not has(like):
-        return params
-    return params | {"layers": params["layers"] | {"lora": like["layers"]["lora"]}}
+def adapted(params: Params, init: Callable[[Key], Params], key: Key) -> Params:
+    """``params`` of a model without adapters, with those that ``init(key)`` draws.
+
+    What else ``init`` draws is dropped by the compiler, and never lies in memory.
+    """
+    adapters = jax.jit(lambda key: init(key)["layers"]["lora"])(key)
+    return params | {"layers": params["layers"] | {"lora": adapters}}

@@ -14,7 +14,7 @@ from etils import epath
 
 from sdd import lookup
 from sdd.text.files import first_line, package
-from sdd.text.huggingface import HuggingFaceTokenizer
+from sdd.text.huggingface import HuggingFaceTokenizer, huggingface_files
 
 CONTROL, USER_DEFINED, NORMAL = 3, 4, 1  # of tokenizer.ggml.token_type
 ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -33,22 +33,24 @@ class WordRule(NamedTuple):
       digits: cut out every digit first.
       compose: bring the text into Unicode's normal form C first.
       whole: a word that is a token stays one, whatever the merges say.
+      add_bos: the model's own tokenizer puts its start token first, where the file does not say.
     """
 
     pattern: str = ""
     digits: bool = False
     compose: bool = False
     whole: bool = False
+    add_bos: bool = False
 
 
 _GPT2, _DIGITS = WordRule(), WordRule(digits=True)
-_LLAMA3 = WordRule(rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}", whole=True)
+_LLAMA3 = WordRule(rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}", whole=True, add_bos=True)
 _QWEN2 = WordRule(rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}|{_REST}", compose=True)
 WORD_RULES = {
     **{"default": _GPT2, "gpt-2": _GPT2},
     **{"smollm": _DIGITS, "starcoder": _DIGITS},
     **{"llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3},
-    **{"dbrx": _LLAMA3._replace(whole=False), "qwen2": _QWEN2, "deepseek-r1-qwen": _QWEN2},
+    **{"dbrx": _LLAMA3._replace(whole=False, add_bos=False), "qwen2": _QWEN2, "deepseek-r1-qwen": _QWEN2},
 }
 """By ``tokenizer.ggml.pre``: OLMo 2 says "dbrx", Qwen 2 to 3 say "qwen2"; who says nothing gets GPT-2's."""
 
@@ -117,6 +119,33 @@ def make_tokenizer(metadata: Mapping[str, Any], where: str, vocab_size: int = 0)
     ]
     stops = [i for i in stop_ids if i is not None]
     return HuggingFaceTokenizer(backend, special_tokens, stops, vocab_size, where)
+
+
+def make_files(metadata: Mapping[str, Any], where: str, vocab_size: int = 0) -> dict[str, str]:
+    """The tokenizer and the chat templates as files of Hugging Face's: name -> text.
+
+    :func:`sdd.text.load.load` and transformers read from them what the GGUF file has. Whether transformers
+    adds start and stop tokens is said by the file, or else follows from its kind, as in llama.cpp.
+
+    Args:
+      metadata, where, vocab_size: as in :func:`make_tokenizer`.
+
+    Raises:
+      ValueError: as :func:`make_tokenizer`.
+    """
+    tokenizer = make_tokenizer(metadata, where, vocab_size)
+    get = lambda name, default: metadata.get(f"tokenizer.ggml.{name}", default)  # noqa: E731
+    rule = WORD_RULES.get(get("pre", "default"), _GPT2)
+    add_bos = get("add_bos_token", rule.add_bos or get("model", "") == "llama")
+    return huggingface_files(tokenizer, chat_templates(metadata), add_bos, get("add_eos_token", False))
+
+
+def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates of a GGUF file by name; the usual one is called "default"."""
+    key = "tokenizer.chat_template"
+    found = {name.removeprefix(key).lstrip("."): name for name in metadata if name.startswith(key)}
+    texts = {name or "default": metadata[entry] for name, entry in found.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _byte_level(metadata: Mapping[str, Any], where: str) -> Any:

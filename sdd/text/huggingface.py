@@ -1,5 +1,6 @@
 """Hugging Face's tokenizers: ``tokenizer.json`` and the files beside it, by the package ``tokenizers``."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,10 @@ class HuggingFaceTokenizer:
         """Returns the text of `ids`, special tokens included."""
         return self._backend.decode(valid_ids(ids, self.vocab_size), skip_special_tokens=False)
 
+    def to_json(self) -> str:
+        """Returns the text of the tokenizer.json that holds this tokenizer."""
+        return self._backend.to_str()
+
 
 def read_huggingface(path: epath.PathLike, vocab_size: int = 0) -> HuggingFaceTokenizer:
     """Reads a tokenizer as a model's maker publishes it.
@@ -160,3 +165,55 @@ def _add_tokens(backend: Any, added: Mapping[str, Mapping[str, Any]], where: epa
                 f"{where}: added_tokens_decoder: {token.content!r} has id {i} there and "
                 f"{backend.token_to_id(token.content)} in tokenizer.json; valid: the files of one model"
             )
+
+
+def huggingface_files(
+    tokenizer: HuggingFaceTokenizer, templates: Mapping[str, str], add_bos: bool, add_eos: bool
+) -> dict[str, str]:
+    """Returns the files that :func:`read_huggingface` and transformers read: name -> text.
+
+    Args:
+      tokenizer: what they describe.
+      templates: its chat templates by name; that of most chats is called "default".
+      add_bos: transformers puts the start token in front of a text.
+      add_eos: transformers puts ``eos_token`` behind a text.
+    """
+    tokens = tokenizer.special_tokens
+    add_bos, add_eos = add_bos and "bos_token" in tokens, add_eos and "eos_token" in tokens
+    named = [{"name": name, "template": text} for name, text in templates.items()]
+    template = templates["default"] if list(templates) == ["default"] else named
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **{"add_bos_token": add_bos, "add_eos_token": add_eos},
+        **tokens,
+        **({"chat_template": template} if template else {}),
+    }
+    generation: dict[str, Any] = {"eos_token_id": list(tokenizer.stop_ids)}
+    generation |= {"bos_token_id": tokenizer.bos_id} if "bos_token" in tokens else {}
+    generation |= {"pad_token_id": tokenizer.pad_id} if "pad_token" in tokens else {}
+    return {
+        "tokenizer.json": _surrounding(tokenizer, add_bos, add_eos),
+        "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
+        "generation_config.json": json.dumps(generation, indent=2) + "\n",
+    }
+
+
+def _surrounding(tokenizer: HuggingFaceTokenizer, add_bos: bool, add_eos: bool) -> str:
+    """A tokenizer.json that puts start and stop tokens around a text: transformers 4 reads it from there."""
+    if not add_bos and not add_eos:
+        return tokenizer.to_json()
+    from tokenizers import Tokenizer, processors
+
+    before = [(tokenizer.special_tokens["bos_token"], tokenizer.bos_id)] if add_bos else []
+    after = [(tokenizer.special_tokens["eos_token"], tokenizer.stop_ids[0])] if add_eos else []
+    backend = Tokenizer.from_str(tokenizer.to_json())  # a copy
+    one, two = (
+        [f"{token}:{i}" for token, _ in before] + [f"${text}:{i}"] + [f"{token}:{i}" for token, _ in after]
+        for i, text in enumerate("AB")
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single=one, pair=[*one, *two], special_tokens=[*before, *after]
+    )
+    return backend.to_str()

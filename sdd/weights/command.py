@@ -12,7 +12,8 @@ usage:
   SRC                    a folder with config.json and model.safetensors (or its shards with an
                          index), a .gguf file, or a run's folder (its newest checkpoint)
   DST                    a new folder; it appears whole or not at all
-  --to=hf                config.json and safetensors, as transformers loads them (default)
+  --to=hf                config.json, safetensors and the tokenizer of a folder or a .gguf file, as
+                         transformers loads them (default)
   --to=params            a checkpoint for --config.train.init_from
   --dtype=TYPE           float32, bfloat16 or float16; auto (default): as in SRC, and float32 where
                          SRC is quantised, of mixed types, or a checkpoint
@@ -55,6 +56,8 @@ def run(args: Sequence[str]) -> int:
         return 2
     size = f"{done.num_bytes / 1e9:.3g} GB" if done.num_bytes >= 1e9 else f"{done.num_bytes / 1e6:.3g} MB"
     print(f"{options.target}: {done.architecture.family}, {done.num_tensors} tensors, {done.dtype}, {size}")
+    if done.no_tokenizer:
+        print(f"{options.target}: no tokenizer: {done.no_tokenizer}")
     return 0
 
 

@@ -19,7 +19,7 @@ from sdd.mesh import make_mesh
 from sdd.model import Model, lora
 from sdd.model import make as make_model
 from sdd.model.presets import Architecture, recognise, to_hf
-from sdd.text.gguf import packaged_smollm2
+from sdd.text import gguf as gguf_text
 from sdd.typed import build, error_line
 from sdd.types import Params, TrainState
 from sdd.weights import gguf as gguf_lib
@@ -56,12 +56,14 @@ class Converted(NamedTuple):
       num_tensors: how many.
       dtype: of the tensors.
       num_bytes: of all of them.
+      no_tokenizer: why the tokenizer of a GGUF file was not written beside them; empty where it was.
     """
 
     architecture: Architecture
     num_tensors: int
     dtype: str
     num_bytes: int
+    no_tokenizer: str = ""
 
 
 def located(path: str | os.PathLike[str]) -> Path:
@@ -74,7 +76,7 @@ def located(path: str | os.PathLike[str]) -> Path:
     if str(path) != "smollm2" or place.exists():
         return place
     try:
-        return packaged_smollm2()
+        return gguf_text.packaged_smollm2()
     except ValueError as error:
         raise WeightsError(str(error)) from None
 
@@ -86,18 +88,21 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
       WeightsError: nothing that is known.
     """
     place = Path(path)
-    if place.is_file():
-        with place.open("rb") as file:
-            if file.read(4) == gguf_lib.MAGIC:
-                return "gguf"
-        raise WeightsError(f"{place}: it is no GGUF file; valid: {KINDS}")
-    if (place / "checkpoints").is_dir():
-        return "run"
-    if (place / SINGLE).is_file() or (place / INDEX).is_file():
-        return "hf"
     if not place.exists():
         raise WeightsError(f"{place}: there is nothing; valid: {KINDS}")
-    there = sorted(path.name for path in place.iterdir())[:5]
+    try:
+        if not place.is_dir():
+            with place.open("rb") as file:
+                if file.read(4) == gguf_lib.MAGIC:
+                    return "gguf"
+            raise WeightsError(f"{place}: it is no GGUF file; valid: {KINDS}")
+        if (place / "checkpoints").is_dir():
+            return "run"
+        if (place / SINGLE).is_file() or (place / INDEX).is_file():
+            return "hf"
+        there = sorted(path.name for path in place.iterdir())[:5]
+    except OSError as error:
+        raise WeightsError(f"{place}: {error_line(error)}; valid: {KINDS}") from None
     raise WeightsError(f"{place}: no weights there ({', '.join(there) or 'it is empty'}); valid: {KINDS}")
 
 
@@ -150,12 +155,10 @@ def checkpoint_vocab_size(folder: Path) -> int:
     """V, from the shape of the embedding in the newest checkpoint."""
     steps = sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
     if not steps:
-        raise WeightsError(
-            f"{folder / 'checkpoints'}: there is no checkpoint; valid: a run that has saved one"
-        )
-    path = folder.absolute() / "checkpoints" / str(steps[-1]) / "params"
+        raise WeightsError(f"{folder}: there is no checkpoint; valid: the folder of a run that has saved one")
+    path = folder / "checkpoints" / str(steps[-1]) / "params"
     try:
-        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
+        tree = ocp.StandardCheckpointHandler().metadata(epath.Path(path.absolute())).tree
         return int(tree["shell"]["embed"]["embedding"].shape[0])
     except Exception as error:  # orbax raises many kinds; each means: unreadable
         raise WeightsError(f"{path}: {error_line(error)}; valid: a whole checkpoint") from None
@@ -171,7 +174,7 @@ def convert(
     """Writes the weights at ``source`` anew.
 
     From files to a folder of Hugging Face's a shard lies on the host at a time; where a checkpoint is
-    read or written, the whole model does.
+    read or written, the whole model does. The tokenizer of a folder or a GGUF file goes along to a folder.
 
     Args:
       source: as for `load_params`.
@@ -188,7 +191,7 @@ def convert(
         raise WeightsError(f"dtype={dtype!r}: valid: auto, {', '.join(EXPORTS)}")
     if to == "params" and dtype not in ("auto", "float32"):
         raise WeightsError(f"dtype={dtype!r}: parameters of a run are float32; valid: auto, float32")
-    place = located(source)
+    place, no_tokenizer = located(source), ""
     if to == "params" or kind_of(place) == "run":
         architecture = architecture_of(place)
         parts = list(entries(*architecture))
@@ -206,11 +209,26 @@ def convert(
             check(tensors, parts, f"a {architecture.family}")
             chosen = stored_dtype(tensors) if dtype == "auto" else dtype
             read = lambda e: tensors.read(e.name, tuple(map(slice, e.stored_shape)))  # noqa: E731
-            files = [place / name for name in TOKENIZER if (place / name).is_file()]
+            files, no_tokenizer = tokenizer_files(place, architecture.vocab_size)
             write(parts, read, to_hf(architecture) | ids, Path(target), max_shard_bytes, chosen, files)
-    return Converted(
-        architecture, len(parts), chosen, sum(map(size, parts)) * DTYPES[EXPORTS[chosen]].itemsize
-    )
+    num_bytes = sum(map(size, parts)) * DTYPES[EXPORTS[chosen]].itemsize
+    return Converted(architecture, len(parts), chosen, num_bytes, no_tokenizer)
+
+
+def tokenizer_files(path: Path, vocab_size: int) -> tuple[dict[str, bytes], str]:
+    """The tokenizer's files for a folder of Hugging Face's, name -> content; and why there are none.
+
+    Args:
+      path: such a folder, or a GGUF file.
+      vocab_size: rows of the model's embedding.
+    """
+    if kind_of(path) == "hf":
+        return {name: (path / name).read_bytes() for name in TOKENIZER if (path / name).is_file()}, ""
+    try:
+        texts = gguf_text.make_files(gguf_text.read_metadata(path), str(path), vocab_size)
+    except ValueError as error:  # weights are worth having without a tokenizer
+        return {}, error_line(error, longest=1000)
+    return {name: text.encode() for name, text in texts.items()}, ""
 
 
 @contextlib.contextmanager

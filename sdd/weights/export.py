@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,7 @@ def write(
     folder: Path,
     max_shard_bytes: float,
     dtype: str,
-    files: Sequence[Path] = (),
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes tensors, as `save` does.
 
@@ -100,7 +99,7 @@ def write(
       make: an entry's tensor, in the file's layout; called once, when its shard is written.
       config: what config.json says, but for the dtype.
       folder, max_shard_bytes, dtype: see `save`.
-      files: others that are copied beside them.
+      files: others that are written beside them: name -> content.
 
     Raises:
       WeightsError: see `save`.
@@ -127,8 +126,8 @@ def write(
             )
             (temporary / INDEX).write_text(text + "\n")
         if first:
-            for path in files:
-                shutil.copyfile(path, temporary / path.name)
+            for name, content in (files or {}).items():
+                (temporary / name).write_bytes(content)
             said = {**config, "dtype": dtype, "torch_dtype": dtype}
             (temporary / CONFIG).write_text(json.dumps(said, indent=2) + "\n")
 
@@ -158,6 +157,6 @@ def cast(entry: Entry, x: np.ndarray, number: np.dtype) -> np.ndarray:
         out = np.ascontiguousarray(x, dtype=number)
     if number == np.float16 and np.isinf(out).sum() != np.isinf(x).sum():
         raise WeightsError(
-            f"{entry.name}: {np.abs(x).max():.3g} does not fit dtype='float16'; valid: bfloat16"
+            f"{entry.name}: {np.abs(x).max():.3g} does not fit dtype='float16'; valid: bfloat16, float32"
         )
     return out

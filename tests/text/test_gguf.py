@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdd.text import gguf as ours
+from sdd.text.load import load
 
 gguf = pytest.importorskip("gguf")
 tokenizers = pytest.importorskip("tokenizers")
@@ -130,15 +131,31 @@ def byte_level():
     return tokens, kinds, merges
 
 
+def write_files(folder, metadata, **config):
+    """The files of Hugging Face's, beside the config.json of a model."""
+    folder.mkdir()
+    for name, text in ours.make_files(metadata, str(folder)).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def by_rule(byte_level, tmp_path_factory):
+    """By the rule: the tokenizer of a GGUF file, and the folder with the same as Hugging Face has it."""
     tokens, kinds, merges = byte_level
-    folder, end = tmp_path_factory.mktemp("gguf"), tokens.index("<|endoftext|>")
-    files = {
-        name: write(folder / f"{name}.gguf", "gpt2", tokens, kinds, merges=merges, pre=name, eos=end)
-        for name in RULES
-    }
-    return {name: ours.make_tokenizer(ours.read_metadata(path), name) for name, path in files.items()}
+    place, end = tmp_path_factory.mktemp("gguf"), tokens.index("<|endoftext|>")
+    made = {}
+    for name in RULES:
+        path = write(place / f"{name}.gguf", "gpt2", tokens, kinds, merges=merges, pre=name, eos=end)
+        metadata = ours.read_metadata(path)
+        made[name] = (ours.make_tokenizer(metadata, name), write_files(place / name, metadata))
+    return made
+
+
+@pytest.fixture(scope="module")
+def read_again(by_rule):
+    return {name: load(str(folder)) for name, (_, folder) in by_rule.items()}
 
 
 def test_the_rules_are_all_tested():
@@ -147,24 +164,24 @@ def test_the_rules_are_all_tested():
 
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(text=texts | st.sampled_from([*QUESTIONS, "a zyzzyva 123456 <think>"]))
-def test_words_and_merges_equal_the_naive_way(by_rule, byte_level, text):
+def test_words_and_merges_equal_the_naive_way(by_rule, read_again, byte_level, text):
     tokens, _, merges = byte_level
     vocab = {token: i for i, token in enumerate(tokens)}
     ranks = {tuple(merge.split(" ")): i for i, merge in enumerate(merges)}
-    for name, tokenizer in by_rule.items():
+    for name, (tokenizer, _) in by_rule.items():
         wanted = []
         for i, part in enumerate(text.split("<think>")):
             wanted += [vocab["<think>"]] * (i > 0) + naive_bpe(part, name, vocab, ranks)
         found = tokenizer.encode(text)
-        assert found.tolist() == wanted, name
+        assert found.tolist() == wanted == read_again[name].encode(text).tolist(), name
         composed = unicodedata.normalize("NFC", text) if RULES[name][1] else text
-        assert tokenizer.decode(found) == composed
+        assert tokenizer.decode(found) == composed == read_again[name].decode(found)
 
 
 def test_special_ids(byte_level, by_rule, tmp_path):
     tokens, kinds, merges = byte_level
     end, turn = tokens.index("<|endoftext|>"), tokens.index("<|im_end|>")
-    tokenizer = by_rule["qwen2"]
+    tokenizer = by_rule["qwen2"][0]
     assert tokenizer.vocab_size == len(tokens)
     assert tokenizer.stop_ids == (end, turn)  # the end of a turn is known by its name
     assert (tokenizer.pad_id, tokenizer.bos_id) == (end, None)
@@ -216,7 +233,7 @@ def test_smollm2_leaves_out_what_it_cannot_spell(smollm2):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prefix", "no prefix"])
 def piece_model(request, tmp_path_factory):
-    """A SentencePiece model, and the tokenizer of the GGUF file that holds the same."""
+    """A SentencePiece model, and the tokenizers of a GGUF file and of a folder that hold the same."""
     import sentencepiece
 
     model, added = io.BytesIO(), [] if request.param else ["<start>", "\n\n"]
@@ -241,24 +258,28 @@ def piece_model(request, tmp_path_factory):
         else 2 * reference.IsUnknown(i) + 3 * reference.IsControl(i) + 6 * reference.IsByte(i) or 1
         for i, token in enumerate(tokens)
     ]
+    place = tmp_path_factory.mktemp("gguf")
     path = write(
-        tmp_path_factory.mktemp("gguf") / "m.gguf",
+        place / "m.gguf",
         *("llama", tokens, kinds),
         scores=[reference.GetScore(i) for i in range(reference.vocab_size())],
         prefix=None if request.param else False,  # that there is one goes without saying
         **{"bos": 1, "eos": 2, "unknown": 0},
     )
-    return reference, ours.make_tokenizer(ours.read_metadata(path), "m.gguf")
+    metadata = ours.read_metadata(path)
+    folder = write_files(place / "folder", metadata)
+    return reference, (ours.make_tokenizer(metadata, "m.gguf"), load(str(folder)))
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(text=st.text() | texts | st.sampled_from([*QUESTIONS, "<start>a b\n\n\nc  d"]))
 def test_scores_equal_sentencepiece(piece_model, text):
-    reference, tokenizer = piece_model
+    reference, tokenizers = piece_model
     text = text.replace("\u2581", "_").replace("<s>", "").replace("</s>", "")  # controls are no plain text
-    ids = tokenizer.encode(text)
-    assert ids.tolist() == reference.encode(text)
-    assert tokenizer.decode(ids) == text
+    for tokenizer in tokenizers:
+        ids = tokenizer.encode(text)
+        assert ids.tolist() == reference.encode(text)
+        assert tokenizer.decode(ids) == text
 
 
 @pytest.mark.parametrize(

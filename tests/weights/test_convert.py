@@ -1,8 +1,10 @@
 """One kind of weights to another, and ``sdd convert``; `tests/weights/test_gguf.py` writes GGUF files."""
 
 import dataclasses
+import gc
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from sdd.config import ConfigError
 from sdd.model import make
 from sdd.model.presets import from_hf
 from sdd.testing import tiny_mesh, tiny_model
+from sdd.text.load import load as load_tokenizer
 from sdd.types import TrainState
 from sdd.weights import command, convert
 from sdd.weights.assemble import path_name
@@ -101,11 +104,37 @@ def test_mixed_types_become_float32(tiny, tmp_path):
 
 
 def test_a_gguf_to_a_folder(tiny, maker, tmp_path):
+    """Its tokenizer comes along; tests/text/test_gguf_files.py reads it closely."""
     tensors = tiny.random_tensors(tiny.hf_shapes("llama"))
-    path = maker.write(tmp_path / "a.gguf", "llama", tiny.CONFIGS["llama"], tensors)
-    assert convert.convert(path, tmp_path / "b").dtype == "float32"
+    tokens = ["a", "b", "<end>", "ab"]
+    path = maker.write(tmp_path / "a.gguf", "llama", tiny.CONFIGS["llama"], tensors, tokens=tokens)
+    done = convert.convert(path, tmp_path / "b")
+    assert (done.dtype, done.no_tokenizer) == ("float32", "")
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {p.name for p in (tmp_path / "b").iterdir()} == names | {"generation_config.json"}
+    tokenizer = load_tokenizer(str(tmp_path / "b"), 40)
+    assert tokenizer.encode("abb<end>").tolist() == [3, 1, 2]
+    assert (tokenizer.stop_ids, tokenizer.vocab_size) == ((2,), 40)
     assert_equal(load_file(tmp_path / "b" / "model.safetensors"), tensors)
     assert json.loads((tmp_path / "b" / "config.json").read_text())["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize(
+    "tokens, message",
+    [
+        ((), "tokenizer.ggml.model is None; valid: gpt2, llama"),
+        (["a", "b", "<end>", "ab", *map(str, range(40))], "the tokenizer has 44"),  # the embedding: 40 rows
+    ],
+)
+def test_a_gguf_whose_tokenizer_is_not_written(tiny, maker, tmp_path, capsys, tokens, message):
+    """The weights are, and a line says so."""
+    tensors = tiny.random_tensors(tiny.hf_shapes("llama"))
+    path = maker.write(tmp_path / "a.gguf", "llama", tiny.CONFIGS["llama"], tensors, tokens=tokens)
+    assert command.run([str(path), str(tmp_path / "b")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "float32" in first
+    assert second.startswith(f"{tmp_path / 'b'}: no tokenizer: {path}: ") and message in second
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_a_multimodal_folder_to_its_text_model(tiny, tmp_path):
@@ -187,6 +216,58 @@ def test_places_without_weights(tmp_path):
             assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def whole_run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run_folder(folder, model_of(tiny, "qwen2"))
+    return folder
+
+
+def truncate(newest):
+    file = max((newest / "params").glob("**/d/*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def forge(newest):
+    meta = json.loads((newest / "meta" / "metadata").read_text())
+    meta["digest"][next(path for path in meta["digest"] if path.startswith(".params"))] += 1
+    (newest / "meta" / "metadata").write_text(json.dumps(meta))
+
+
+def lose_all(newest):
+    for step in newest.parent.iterdir():
+        shutil.rmtree(step)
+
+
+# orbax leaves coroutines behind when a read fails, and Python says so when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "damage, to, message",
+    [
+        (truncate, "hf", "run: checkpoint 2 is damaged, or cannot be read into this model ("),
+        (forge, "hf", "run: checkpoint 2 is damaged; its parameters are not those that were saved; valid: "),
+        (
+            forge,
+            "params",
+            "run: checkpoint 2 is damaged; its parameters are not those that were saved; valid: ",
+        ),
+        (lambda newest: shutil.rmtree(newest / "meta"), "hf", "run: checkpoint 2 is damaged, or cannot be"),
+        (lambda newest: shutil.rmtree(newest / "params"), "hf", "run/checkpoints/2/params: "),
+        (lose_all, "hf", "run: there is no checkpoint; valid: the folder of a run that has saved one"),
+    ],
+)
+def test_a_damaged_run(whole_run, tmp_path, monkeypatch, capsys, damage, to, message):
+    """What is named is what was given, not a key of a config that nobody set."""
+    shutil.copytree(whole_run, tmp_path / "run")
+    damage(tmp_path / "run" / "checkpoints" / "2")
+    monkeypatch.chdir(tmp_path)
+    assert command.run(["run", "b", f"--to={to}"]) == 2
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith(f"sdd: {message}") and "init_from" not in said
+    assert not Path("b").exists()
+    gc.collect()
+
+
 def test_another_model_than_the_checkpoint_has(tiny, tmp_path):
     run_folder(tmp_path / "run", tiny_model())
     with pytest.raises(ConfigError, match="cannot be read into this model"):
@@ -237,6 +318,7 @@ def test_the_command(hf, tmp_path, capsys):
         (["a", "b", "--to=zip"], "argument --to: invalid choice: 'zip'"),
         (["a", "b", "--max-shard-gb=0"], "argument --max-shard-gb: '0'; valid: a number above 0"),
         (["/nowhere/a", "b"], "/nowhere/a: there is nothing; valid: "),
+        (["/dev/null", "b"], "/dev/null: it is no GGUF file; valid: "),
     ],
 )
 def test_the_command_refuses(args, message, capsys):

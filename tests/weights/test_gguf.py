@@ -62,8 +62,13 @@ def their_values(family, config, name, x):
     return x
 
 
-def write(path, family, config, tensors, quantise=None, extra=None, leave_out=(), parts=1):
-    """A file as the converter writes it; matrices in the type ``quantise``."""
+def write(
+    path, family, config, tensors, quantise=None, extra=None, leave_out=(), parts=1, tokens=(), raw=None
+):
+    """A file as the converter writes it; matrices in the type ``quantise``; tokens of a byte-level BPE.
+
+    ``raw``: name -> (bytes, type) of tensors whose blocks are written as they are.
+    """
     arch = ARCHS.get(family, family)
     writer = gguf.GGUFWriter(path, arch)
     fields = {
@@ -94,9 +99,18 @@ def write(path, family, config, tensors, quantise=None, extra=None, leave_out=()
         elif value is not None and key not in leave_out:
             writer.add_uint32(f"{arch}.{key}", value)
     writer.add_eos_token_id(2)
+    if tokens:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3 if token.startswith("<") else 1 for token in tokens])
+        writer.add_token_merges(["a b"])
     if parts > 1:
         writer.add_uint16("split.count", parts)
     for name, x in tensors.items():
+        if name in (raw or {}):
+            blocks, number = raw[name]
+            writer.add_tensor(their_name(family, name), blocks, raw_dtype=number)
+            continue
         if name.startswith("rope_freqs"):
             writer.add_tensor(name, x)
             continue
@@ -164,16 +178,76 @@ def test_types_of_numbers(tiny, tmp_path, monkeypatch, kind):
         assert np.abs(rounded["lm_head.weight"] - tensors["lm_head.weight"]).max() > 0
 
 
-def test_blocks_of_256(tmp_path):
-    """Q4_K, which the package reads and does not write: a part of the rows is that part of the whole."""
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(0, 256, (6, 144), np.uint8)
-    blocks[:, :4] = np.array([0.01, 0.02], np.float16).view(np.uint8)
-    whole = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType.Q4_K)
-    assert whole.shape == (6, 256) and np.isfinite(whole).all()
-    part = gguf.quants.dequantize(blocks[2:5], gguf.GGMLQuantizationType.Q4_K)
-    np.testing.assert_array_equal(part, whole[2:5])
-    assert "Q4_K" in files.TYPES
+# Of blocks of 256 numbers: where the factors lie that all of them have, 2 bytes each (ggml-common.h).
+FACTORS = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+# As in the files that are called so: most tensors in the first type, those named here in another.
+MIXED = {
+    "Q4_K_M": ("Q4_K", {"v_proj": "Q6_K", "down_proj": "Q6_K", "lm_head": "Q6_K"}),
+    "Q3_K_L": ("Q3_K", {"v_proj": "Q5_K", "o_proj": "Q5_K", "down_proj": "Q5_K", "lm_head": "Q6_K"}),
+    "Q2_K": ("Q2_K", {"o_proj": "Q3_K", "v_proj": "Q4_K", "embed_tokens": "Q8_0"}),
+    "Q6_K": ("Q6_K", {"embed_tokens": "Q8_0"}),
+}
+
+
+def random_blocks(rng, shape, kind):
+    """Blocks of a matrix: any bytes are a block, as long as its factors are numbers."""
+    number = gguf.GGMLQuantizationType[kind]
+    if kind == "Q8_0":
+        return gguf.quants.quantize(rng.standard_normal(shape).astype(np.float32), number), number
+    _, num_bytes = gguf.GGML_QUANT_SIZES[number]
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // 256, num_bytes), np.uint8)
+    for at in FACTORS[kind]:
+        factors = rng.uniform(0.001, 0.02, blocks.shape[:2]).astype(np.float16)
+        blocks[..., at : at + 2] = factors[..., None].view(np.uint8)
+    return blocks.reshape(shape[0], -1), number
+
+
+def naive_q6_k(row):
+    """A row of Q6_K, a number at a time: 6 bits less 32, times one of 16 scales, times the factor."""
+    found = []
+    for block in row.reshape(-1, 210):
+        low, high, scales = block[:128], block[128:192], block[192:208].view(np.int8)
+        factor = block[208:].view(np.float16)[0]
+        for i in range(256):
+            half, quarter, at = i // 128, i % 128 // 32, i % 32
+            four = low[64 * half + 32 * (quarter % 2) + at] >> (4 * (quarter // 2)) & 15
+            two = high[32 * half + at] >> (2 * quarter) & 3
+            found.append(np.float32(factor) * int(scales[i // 16]) * (int(four) + 16 * int(two) - 32))
+    return np.array(found, np.float32)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_whole_model_of_k_quants(tiny, tmp_path, monkeypatch, name):
+    """Rows of Q and K are put in order after their blocks were read, on one device and where rows are cut."""
+    usual, others = MIXED[name]
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 2}
+    config = tiny.CONFIGS["llama"] | sizes
+    architecture = from_hf(config)
+    tensors = tiny.random_tensors({e.name: e.stored_shape for e in mapping.entries(*architecture)})
+    rng, raw, expected = np.random.default_rng(0), {}, dict(tensors)
+    for tensor, x in tensors.items():
+        if x.ndim == 1:
+            continue
+        kind = next((other for part, other in others.items() if f"{part}." in tensor), usual)
+        blocks, number = raw[tensor] = random_blocks(rng, x.shape, kind)
+        rows = gguf.quants.dequantize(blocks, number)
+        if kind == "Q6_K":
+            np.testing.assert_array_equal(rows[3], naive_q6_k(blocks[3]))
+        if "q_proj" in tensor or "k_proj" in tensor:  # neighbours there are halves of a head here
+            order = [
+                h * 64 + 2 * i + half for h in range(len(rows) // 64) for half in (0, 1) for i in range(32)
+            ]
+            rows = rows[order]
+        expected[tensor] = rows
+    assert {number.name for _, number in raw.values()} == {usual, *others.values()}
+    path = write(tmp_path / "a.gguf", "llama", config, tensors, raw=raw)
+    monkeypatch.setitem(tiny.CONFIGS, "wide", config)
+    monkeypatch.setitem(tiny.NORMS, "wide", tiny.NORMS["llama"])
+    model = make(architecture.config, architecture.vocab_size)
+    truth = tiny.truth("wide", expected)
+    assert all(np.isfinite(x).all() and x.std() > 0 for x in truth.values())
+    for mesh in (tiny_mesh(), tiny_mesh(2, 2, 2)):
+        assert_same(flat(files.load_gguf(path, model, mesh)), truth, rtol=0)
 
 
 def test_every_listed_type_is_one_that_the_package_dequantises():

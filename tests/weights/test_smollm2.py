@@ -13,6 +13,7 @@ from sdd import weights
 from sdd.model import empty, make
 from sdd.model.presets import preset
 from sdd.testing import tiny_mesh
+from sdd.text.chat import load_chat
 from sdd.weights import convert
 from sdd.weights import gguf as files
 from sdd.weights import safetensors as folders
@@ -89,9 +90,12 @@ def test_it_knows_the_capital_of_france(loaded, golden):
 
 
 def test_it_is_the_same_as_a_folder(loaded, path, tmp_path):
-    """``sdd convert`` of the file, read again: bit for bit."""
+    """``sdd convert`` of the file, read again: bit for bit, and so are the ids of a chat."""
     model, params = loaded
     convert.convert(path, tmp_path / "hf", max_shard_bytes=2e8)
     again = folders.load(tmp_path / "hf", model, tiny_mesh())
     for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    turns = [{"role": "user", "content": "What is 3 + 4?\n<think>"}]
+    chats = [load_chat(str(place), vocab_size=49152) for place in (path, tmp_path / "hf")]
+    assert chats[0].encode(turns).tolist() == chats[1].encode(turns).tolist()
