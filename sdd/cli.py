@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest in (["--help"], ["-h"]):
         print(commands[name].help, end="")
         return FINISHED
+    if argv is None:  # the process is ours: orbax leaves coroutines behind when a read fails
+        sys.unraisablehook = lambda unraisable: None
     try:
         return commands[name].run(rest)
     except UsageError as error:
@@ -269,8 +271,12 @@ def _start(module, config, options: _RunOptions) -> int:
                 f"seeds)); valid: --config.seed={config.get('seed', 0)} or another, one run a --workdir"
             )
         config = config_lib.resolve(config)
-    from sdd import loop
+    import jax
 
+    from sdd import allocator, loop
+
+    if jax.default_backend() == "cpu":
+        allocator.keep_freed_memory()
     try:
         if study is None:
             loop.run(config, options.workdir)

@@ -29,6 +29,7 @@ ROOMS = (
         "testing",
         "overrides",
         "experiment",
+        "allocator",
         "cli",
         "__main__",
     ),

@@ -1,6 +1,8 @@
 """Layers of the decoder: attention, gated MLP, norms and their block, as NNX modules.
 
-Modules see one layer's parameters, already gathered over the fsdp axis.
+Modules see one layer's parameters, already gathered over the fsdp axis. Between attention's halves tokens
+lie in one axis, M = N * T: the products of the backward pass are then plain matrix products, where two axes
+would be moved around first (on CPUs that took longer than the product).
 """
 
 from typing import Any
@@ -66,22 +68,27 @@ class Attention(nnx.Module):
             self.q_norm = RMSNorm((H, C) if over_heads else (C,), config, rngs)
             self.k_norm = RMSNorm((J, C) if over_heads else (C,), config, rngs)
 
-    def project(self, x_NxTxE: jax.Array, positions_NxT: jax.Array, kind: Kind):
-        """Queries, keys and values of the tokens."""
-        q_heads = per_head(head_axis(self.config.num_heads))
-        kv_heads = per_head(head_axis(self.config.num_kv_heads))
-        q = self.q(x_NxTxE, out_sharding=q_heads)
-        k, v = (layer(x_NxTxE, out_sharding=kv_heads) for layer in (self.k, self.v))
+    def project(self, x_MxE: jax.Array, positions_NxT: jax.Array, kind: Kind):
+        """Queries, keys and values of the tokens, N x T x heads x C."""
+
+        def per_token(layer: nnx.LinearGeneral, heads: int) -> jax.Array:
+            axis = head_axis(heads)
+            out_MxHxC = layer(x_MxE, out_sharding=P(BATCH, axis, None))
+            shape = (*positions_NxT.shape, *out_MxHxC.shape[1:])
+            return jnp.reshape(out_MxHxC, shape, out_sharding=per_head(axis))
+
+        q = per_token(self.q, self.config.num_heads)
+        k, v = (per_token(layer, self.config.num_kv_heads) for layer in (self.k, self.v))
         if self.config.qk_norm != "none":
             q, k = self.q_norm(q), self.k_norm(k)
         return rope(q, positions_NxT, kind), rope(k, positions_NxT, kind), v
 
-    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, cache: LayerCache | None):
+    def __call__(self, x_MxE, positions_NxT, kind: Kind, cache: LayerCache | None):
         """Returns the attention's output, and keys and values of all of the rows' tokens.
 
         Without a cache the tokens attend to themselves.
         """
-        q, k, v = self.project(x_NxTxE, positions_NxT, kind)
+        q, k, v = self.project(x_MxE, positions_NxT, kind)
         own, prefix = Keys(k.swapaxes(1, 2), v.swapaxes(1, 2), positions_NxT), None
         if cache is not None:
             at = (0, 0, cache.length, 0)
@@ -96,11 +103,12 @@ class Attention(nnx.Module):
         how = Scoring(
             self.config.attention_scale or self.config.head_dim**-0.5,
             self.config.attention_softcap,
-            kind.window,
             self.config.attention_block,
         )
-        out = attend(q, positions_NxT, own, prefix, how)
-        return self.o(out, out_sharding=rows(3)), (own.k_NxJxSxC, own.v_NxJxSxC)
+        out_NxTxHxC = attend(q, positions_NxT, own, prefix, kind.window, how)
+        axis = jax.typeof(out_NxTxHxC).sharding.spec[2]
+        out_MxHxC = jnp.reshape(out_NxTxHxC, (-1, *out_NxTxHxC.shape[2:]), out_sharding=P(BATCH, axis, None))
+        return self.o(out_MxHxC, out_sharding=rows(2)), (own.k_NxJxSxC, own.v_NxJxSxC)
 
 
 class GatedMLP(nnx.Module):
@@ -113,10 +121,12 @@ class GatedMLP(nnx.Module):
         self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=quiet_init(config), **options)
         self.activate = ACTIVATIONS[config.activation]
 
-    def __call__(self, x_NxTxE: jax.Array) -> jax.Array:
-        wide = P(BATCH, None, "tensor")
-        hidden = self.activate(self.gate(x_NxTxE, out_sharding=wide)) * self.up(x_NxTxE, out_sharding=wide)
-        return self.down(hidden, out_sharding=rows(3))
+    def __call__(self, x_MxE: jax.Array) -> jax.Array:
+        wide = P(BATCH, "tensor")
+        gate_MxF, up_MxF = (layer(x_MxE, out_sharding=wide) for layer in (self.gate, self.up))
+        # The backward pass reads the two products alone; keeping what lies between costs more than it saves.
+        hidden_MxF = jax.checkpoint(lambda gate, up: self.activate(gate) * up)(gate_MxF, up_MxF)
+        return self.down(hidden_MxF, out_sharding=rows(2))
 
 
 class Block(nnx.Module):
@@ -136,12 +146,12 @@ class Block(nnx.Module):
             self.mlp_post_norm = RMSNorm((config.width,), config, rngs)
         self.pre, self.post = pre, post
 
-    def __call__(self, x_NxTxE, positions_NxT, kind: Kind, cache: LayerCache | None):
-        read = self.attention_norm(x_NxTxE) if self.pre else x_NxTxE
+    def __call__(self, x_MxE, positions_NxT, kind: Kind, cache: LayerCache | None):
+        read = self.attention_norm(x_MxE) if self.pre else x_MxE
         out, written = self.attention(read, positions_NxT, kind, cache)
-        x_NxTxE = x_NxTxE + (self.attention_post_norm(out) if self.post else out)
-        out = self.mlp(self.mlp_norm(x_NxTxE) if self.pre else x_NxTxE)
-        return x_NxTxE + (self.mlp_post_norm(out) if self.post else out), written
+        x_MxE = x_MxE + (self.attention_post_norm(out) if self.post else out)
+        out = self.mlp(self.mlp_norm(x_MxE) if self.pre else x_MxE)
+        return x_MxE + (self.mlp_post_norm(out) if self.post else out), written
 
 
 class Shell(nnx.Module):
@@ -179,11 +189,15 @@ class Shell(nnx.Module):
             kernel_ExV = self.unembed.kernel[...]
         else:
             kernel_ExV = self.embed.embedding[...].T
-        logits_xV = jnp.einsum(
-            "...e,ev->...v",
-            hidden_xE,
-            kernel_ExV.astype(hidden_xE.dtype),
-            preferred_element_type=jnp.float32,
+        # One axis of tokens, as in the layers.
+        batch = jax.typeof(hidden_xE).sharding.spec[:-1]
+        hidden_MxE = jnp.reshape(
+            hidden_xE, (-1, hidden_xE.shape[-1]), out_sharding=P(batch[0] if batch else None, None)
         )
+        logits_MxV = jnp.matmul(
+            hidden_MxE, kernel_ExV.astype(hidden_xE.dtype), preferred_element_type=jnp.float32
+        )
+        vocab = jax.typeof(logits_MxV).sharding.spec[-1]
+        logits_xV = jnp.reshape(logits_MxV, (*hidden_xE.shape[:-1], -1), out_sharding=P(*batch, vocab))
         cap = self.config.final_softcap
         return cap * jnp.tanh(logits_xV / cap) if cap else logits_xV

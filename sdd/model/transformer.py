@@ -49,6 +49,9 @@ REMAT = {
 }
 
 
+FEW_LAYERS = 8  # up to which a pass over all tokens is written out, layer after layer
+
+
 class Model(NamedTuple):
     """A decoder as pure functions; call them under ``jax.set_mesh``.
 
@@ -119,14 +122,16 @@ def make(config: ModelConfig, vocab_size: int) -> Model:
             positions_NxS = jax.lax.dynamic_update_slice(cache.positions_NxS, positions_NxT, at)
             cache = cache._replace(positions_NxS=positions_NxS, last_token_N=tokens_NxT[:, -1])
 
-        def layer(x_NxTxE, inputs):
+        x_MxE = jnp.reshape(x_NxTxE, (-1, config.width), out_sharding=mesh_lib.rows(2))
+
+        def layer(x_MxE, inputs):
             layer_params, kind, held = inputs
             block = merge("block", gather(lora.merged_layer(layer_params), config))
-            return block(x_NxTxE, positions_NxT, kind, layer_cache(cache, held))
+            return block(x_MxE, positions_NxT, kind, layer_cache(cache, held))
 
         inputs = (params["layers"], layer_kinds(config), cache and held_by_layers(cache))
-        x_NxTxE, written = over_layers(layer, x_NxTxE, inputs, config)
-        hidden_NxTxE = shell.final_norm(x_NxTxE)
+        x_MxE, written = over_layers(layer, x_MxE, inputs, config)
+        hidden_NxTxE = jnp.reshape(shell.final_norm(x_MxE), x_NxTxE.shape, out_sharding=mesh_lib.rows(3))
         if cache is None:
             return hidden_NxTxE, None
         length = cache.length + tokens_NxT.shape[1]
@@ -149,17 +154,19 @@ def ready_to_decode(params: Params, config: ModelConfig) -> Params:
     return {"shell": gather(params["shell"], config), "layers": layers}
 
 
-def over_layers(layer: Callable, x_NxTxE: jax.Array, inputs: tuple, config: ModelConfig):
+def over_layers(layer: Callable, x_MxE: jax.Array, inputs: tuple, config: ModelConfig):
     """One layer after the other: a scan over stacked inputs, or a plain loop over those that stand apart."""
     layers, kinds, held = inputs
     if not isinstance(layers, tuple):
-        return jax.lax.scan(REMAT[config.remat](layer), x_NxTxE, inputs)
+        # A loop stacks what the backward pass needs, a copy each way; the code of a few layers stays small.
+        whole = config.num_layers <= FEW_LAYERS and config.remat == "none"
+        return jax.lax.scan(REMAT[config.remat](layer), x_MxE, inputs, unroll=whole or 1)
     written = []
     for i, layer_params in enumerate(layers):
         kind, held_here = jax.tree.map(lambda x, i=i: x[i], kinds), held and tuple(x[i] for x in held)
-        x_NxTxE, kv = layer(x_NxTxE, (layer_params, kind, held_here))
+        x_MxE, kv = layer(x_MxE, (layer_params, kind, held_here))
         written.append(kv)
-    return x_NxTxE, tuple(zip(*written, strict=True))
+    return x_MxE, tuple(zip(*written, strict=True))
 
 
 def held_by_layers(cache: Cache) -> tuple:

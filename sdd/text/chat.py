@@ -134,10 +134,8 @@ def _special_tokens(tokenizer: Tokenizer) -> Mapping[str, str]:
 def _templates(source: Source, metadata: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """A tokenizer's own templates by name: where each was found, and its text."""
     if source.kind == "gguf":
-        key = "tokenizer.chat_template"
-        found = {name.removeprefix(key).lstrip("."): name for name in metadata if name.startswith(key)}
-        texts = {name or "default": (f"{source.path}: {k}", metadata[k]) for name, k in found.items()}
-        return {name: entry for name, entry in texts.items() if isinstance(entry[1], str)}
+        texts = gguf.chat_templates(metadata)
+        return {name: (f"{source.path}: chat template {name}", text) for name, text in texts.items()}
     folder = source.path.parent
     config = folder / "tokenizer_config.json"
     field, where = read_json(config).get("chat_template") or [], f"{config}: chat_template"

@@ -177,9 +177,9 @@ def test_attention_of_any_shape_equals_a_naive_one(kv_heads, num_rows, tensor):
             q = jax.device_put(q, per_head(head_axis(4)))
             heads = Spec(BATCH, head_axis(kv_heads), None, None)
             own = Keys(*(jax.device_put(x, heads) for x in (k, v)), jax.device_put(keys_at_NxS, rows(2)))
-            found = jax.jit(lambda q, at, own, b=block: attend(q, at, own, None, Scoring(0.3, block=b)))(
-                q, jax.device_put(at_NxT, rows(2)), own
-            )
+            found = jax.jit(
+                lambda q, at, own, b=block: attend(q, at, own, None, None, Scoring(0.3, block=b))
+            )(q, jax.device_put(at_NxT, rows(2)), own)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
