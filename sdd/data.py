@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import grain
+import jax
 import numpy as np
 
 from sdd.tasks.base import RandomAccessSource
@@ -67,6 +68,18 @@ def batches(
     dataset = dataset.repeat(num_epochs).batch(batch_size, batch_fn=list).map(read)
     # No threads: decoding is quick, and the state then never runs ahead of what was read.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+
+
+def columns_for(needed: int, longest: int) -> int:
+    """Columns of an array that must hold ``needed`` tokens: one of at most eight sizes up to ``longest``.
+
+    Padding that nobody computes costs nothing, but every new shape is compiled once. Sizes are multiples of
+    16, which processors like; several processes all take ``longest``, since they must agree on the shape.
+    """
+    if jax.process_count() > 1:
+        return longest
+    step = -(-longest // (8 * 16)) * 16
+    return min(longest, -(-max(needed, 1) // step) * step)
 
 
 def pad_left(rows: Sequence[np.ndarray], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from sdd import checkpoint, runfolder, validation, weights
 from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
 from sdd.config import ConfigError, RunConfig
-from sdd.data import batches, pad_right
+from sdd.data import batches, columns_for, pad_right
 from sdd.evaluate import batch_metrics, grade
 from sdd.job import Job, announce, say
 from sdd.model import lora
@@ -237,8 +237,18 @@ def on_policy(job: Job, state: TrainState, examples: list[Example], step: int) -
     context, length, row_ids = mesh_lib.put_rows(job.parts.mesh, (tokens_BxP, length_B, row_ids_N))
     key = stream_key(config.seed, "sample", step)
     rollouts = job.parts.sampler(state.params, context, length, row_ids, key)
-    host = mesh_lib.get_rows(rollouts)
-    return rollouts, Graded(examples, host, grade(task, examples, host), config.train.group_size)
+    host, max_tokens = mesh_lib.get_rows(rollouts), rollouts.mask_NxT.shape[1]
+    columns = columns_for(int(host.mask_NxT.sum(axis=1).max()), max_tokens)
+    rollouts, host = first_columns(rollouts, columns), first_columns(host, columns)
+    return rollouts, Graded(examples, host, grade(task, examples, host), config.train.group_size, max_tokens)
+
+
+def first_columns(rollouts: Rollouts, columns: int) -> Rollouts:
+    """Rollouts without the columns that no response reaches: an update does not compute for padding."""
+    if columns == rollouts.mask_NxT.shape[1]:
+        return rollouts
+    each = (name for name in Rollouts._fields if name.endswith("_NxT"))
+    return rollouts._replace(**{name: getattr(rollouts, name)[:, :columns] for name in each})
 
 
 def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
@@ -254,7 +264,8 @@ def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, 
     host = Rollouts(context_BxP, length_B, response_NxT, mask_NxT, zero_NxT, zero_NxT, zero_NxT)
     right = np.ones(len(answers), bool)
     grades = Grades(right, right.astype(np.float32), np.full(len(right), -1, np.int32), mask_NxT.sum(axis=1))
-    return mesh_lib.put_rows(job.parts.mesh, host), Graded(examples, host, grades, group_size)
+    graded = Graded(examples, host, grades, group_size, task.response_length)
+    return mesh_lib.put_rows(job.parts.mesh, host), graded
 
 
 def log_pending(job: Job, pending: Pending | None) -> None:

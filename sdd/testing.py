@@ -61,4 +61,5 @@ def graded_batch(
         response_NxT[n, : len(row)], mask_NxT[n, : len(row)] = row, True
     filled_NxT = np.where(mask_NxT, np.float32(logp), np.float32(0))
     rollouts = Rollouts(context_BxP, length_B, response_NxT, mask_NxT, filled_NxT, filled_NxT, -filled_NxT)
-    return Graded(examples, rollouts, grade(task, examples, rollouts), len(responses[0]))
+    grades = grade(task, examples, rollouts)
+    return Graded(examples, rollouts, grades, len(responses[0]), rollouts.mask_NxT.shape[1])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sdd.data import batches, pad_left, pad_right
+from sdd.data import batches, columns_for, pad_left, pad_right
 
 
 class Numbers:
@@ -109,3 +109,11 @@ def test_padding():
 def test_a_row_too_long_is_refused(pad):
     with pytest.raises(ValueError, match="row 1 has 4 tokens; the padded length is only 3"):
         pad([np.zeros(3, int), np.zeros(4, int)], 3, 0)
+
+
+@pytest.mark.parametrize("longest", [5, 16, 100, 128, 129, 8192, 10240])
+def test_columns_are_of_few_sizes_and_hold_what_they_must(longest):
+    sizes = [columns_for(needed, longest) for needed in range(longest + 1)]
+    assert all(needed <= size <= longest for needed, size in enumerate(sizes))
+    assert len(set(sizes)) <= 8 and sizes[-1] == longest
+    assert all(size % 16 == 0 or size == longest for size in sizes)

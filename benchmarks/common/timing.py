@@ -1,20 +1,23 @@
 """What the benchmarks share: interleaved timing, and the line that each prints."""
 
+import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from sdd import allocator
 
-def seconds(function: Callable[[], Any], calls: int) -> float:
+
+def seconds(function: Callable[[], Any], calls: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of a call, from a few calls whose results are waited for."""
-    began = time.perf_counter()
+    began = clock()
     for _ in range(calls):
         jax.block_until_ready(function())
-    return (time.perf_counter() - began) / calls
+    return (clock() - began) / calls
 
 
 def ratios(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int) -> np.ndarray:
@@ -31,6 +34,52 @@ def ratios(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int)
         took = {f: seconds(f, n) for f, n in (pair if i % 2 == 0 else pair[::-1])}
         measured.append(took[theirs] / took[ours])
     return np.array(measured)
+
+
+def pin() -> None:
+    """Keeps this process on one core, so that seconds of CPU compare work and not threads.
+
+    Freed memory stays with the process too, as `sdd run` has it on CPUs; all sides gain from that.
+    To be called before jax or torch compute anything: their threads are as many as the cores then.
+    """
+    allocator.keep_freed_memory()
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def cpu_seconds(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, np.ndarray]:
+    """Seconds of CPU, of all threads of this process, that a unit of each side's work takes.
+
+    Sides are taken in turn, after two calls each that compile; who goes first changes from repetition
+    to repetition.
+
+    Args:
+      sides: name -> function, each with its results on the host or ready to be waited for. A function
+        that returns a float says how many units of work it did; any other result is one unit.
+      repetitions: of at least 0.2 s each; 1: a single call.
+
+    Returns:
+      name -> seconds, one a repetition.
+    """
+
+    def unit(function: Callable[[], Any], calls: int) -> float:
+        began, work = time.process_time(), 0.0
+        for _ in range(calls):
+            result = jax.block_until_ready(function())
+            work += result if isinstance(result, float) else 1.0
+        return (time.process_time() - began) / work
+
+    calls = dict.fromkeys(sides, 1)
+    for name, function in sides.items():
+        took = [seconds(function, 1, time.process_time) for _ in range(1 if repetitions == 1 else 2)][-1]
+        calls[name] = 1 if repetitions == 1 else max(1, int(0.2 / max(took, 1e-6)))
+    names = list(sides)
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(repetitions):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            measured[name].append(unit(sides[name], calls[name]))
+    return {name: np.array(values) for name, values in measured.items()}
 
 
 def report(name: str, against: str, measured: np.ndarray, shape: dict[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def over_layers(layer: Callable, x_MxE: jax.Array, inputs: tuple, config: ModelC
     layers, kinds, held = inputs
     if not isinstance(layers, tuple):
         # A loop stacks what the backward pass needs, a copy each way; the code of a few layers stays small.
-        whole = config.num_layers <= FEW_LAYERS and config.remat == "none"
+        whole = config.num_layers <= FEW_LAYERS and config.remat == "none" and held is None
         return jax.lax.scan(REMAT[config.remat](layer), x_MxE, inputs, unroll=whole or 1)
     written = []
     for i, layer_params in enumerate(layers):

@@ -1,6 +1,7 @@
 """Prefill once a prompt, then decode token by token until every rollout has ended."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from sdd.types import Key, Params, Rollouts
 # (params, context_BxP, context_length_B, row_id_N, key) -> Rollouts
 Sampler = Callable[[Params, jax.Array, jax.Array, jax.Array, Key], Rollouts]
 
-SHORT = 256  # columns; a cache up to this size is not grown in steps
+SHORT = 64  # tokens; a cache for responses up to this length is not grown in steps
 FEW = 8  # slots a device; fewer are not closed up
 WORTH_CLOSING = 32  # tokens; shorter responses end before closing up pays
 
@@ -108,8 +109,8 @@ def make(
         devices = row_multiple(jax.sharding.get_abstract_mesh())
         num_rows, columns = row_id_N.shape[0], context_BxP.shape[1]
         num_slots = min(-(-config.slots // devices) * devices or num_rows, num_rows)
-        params = model.ready(params)
         queue = prefill(model, params, context_BxP, context_length_B, row_id_N)
+        params = model.ready(params)
         sizes = capacities(max_tokens)
         if num_slots == num_rows and group_size > 1:
             columns = 0
@@ -136,7 +137,7 @@ def make(
 def capacities(max_tokens: int) -> list[int]:
     """Sizes that the cache of responses grows through, in tokens: attention reads what is there."""
     sizes = [max_tokens]
-    while sizes[0] > SHORT and len(sizes) < 4:
+    while sizes[0] > SHORT and len(sizes) < 3:
         sizes.insert(0, -(-sizes[0] // 2))
     return sizes
 
@@ -153,11 +154,13 @@ def prefill(model: Model, params, context_BxP, context_length_B, row_id_N) -> Qu
     """Reads each context once; its rollouts wait."""
     B, columns = context_BxP.shape
     positions_BxP = left_padded_positions(context_length_B, columns, columns)
-    cache = apart(empty(model.config, B, columns))
+    cache = empty(model.config, B, columns)
     hidden_BxPxE, cache = model.apply(params, context_BxP, positions_BxP, cache)
     devices = row_multiple(jax.sharding.get_abstract_mesh())
     next_D = jnp.zeros((devices,), jnp.int32, out_sharding=rows(1))
-    return Queue(cache._replace(length=next_D), hidden_BxPxE[:, -1], context_length_B, row_id_N, next_D)
+    return Queue(
+        apart(cache)._replace(length=next_D), hidden_BxPxE[:, -1], context_length_B, row_id_N, next_D
+    )
 
 
 def left_padded_positions(length_N: jax.Array, context_columns: int, columns: int) -> jax.Array:
@@ -241,18 +244,50 @@ def whole_logits(model: Model, params: Params, hidden_NxE: jax.Array) -> jax.Arr
 def draw(logits_NxV: jax.Array, key_N: Key, config: SamplingConfig) -> Drawn:
     """Draws a token a row, each with its own key."""
     filtered_NxV = filter_logits(logits_NxV, config)
-    token_N = jax.vmap(jax.random.categorical)(key_N, filtered_NxV).astype(jnp.int32)
+    model_logp_NxV = jax.nn.log_softmax(logits_NxV)
+    p_NxV = jnp.exp(model_logp_NxV)
+    if filtered_NxV is logits_NxV:
+        sampling_logp_NxV, sampling_p_NxV = model_logp_NxV, p_NxV
+    else:
+        sampling_logp_NxV = jax.nn.log_softmax(filtered_NxV)
+        sampling_p_NxV = jnp.exp(sampling_logp_NxV)
+    token_N = choose(sampling_p_NxV, key_N)
     # Gathering from a single row, split over devices of one, is ambiguous to jax; a masked sum is not.
     drawn_NxV = jax.lax.broadcasted_iota(jnp.int32, logits_NxV.shape, 1) == token_N[:, None]
     pick = lambda logp_NxV: jnp.sum(jnp.where(drawn_NxV, logp_NxV, 0), axis=-1)  # noqa: E731
-    model_logp_NxV = jax.nn.log_softmax(logits_NxV)
-    unfiltered = filtered_NxV is logits_NxV
     return Drawn(
         token_N=token_N,
-        sampling_logp_N=pick(model_logp_NxV if unfiltered else jax.nn.log_softmax(filtered_NxV)),
+        sampling_logp_N=pick(sampling_logp_NxV),
         model_logp_N=pick(model_logp_NxV),
-        entropy_N=-jnp.sum(jnp.exp(model_logp_NxV) * model_logp_NxV, axis=-1),
+        entropy_N=-jnp.sum(p_NxV * model_logp_NxV, axis=-1),
     )
+
+
+def choose(p_NxV: jax.Array, key_N: Key) -> jax.Array:
+    """Draws a token a row by its probability: a block of tokens by the block's, then one within it.
+
+    Two uniform numbers a row, where the largest of V Gumbel variables takes V of them; each level has few
+    enough outcomes for float32. A token of probability 0 is never drawn.
+    """
+    N, V = p_NxV.shape
+    width = 2 ** math.ceil(math.log2(V) / 2)
+    p_NxRxW = jnp.pad(p_NxV, ((0, 0), (0, -V % width))).reshape(N, -1, width)
+    uniform_Nx2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(key_N)
+
+    def first_above(p_NxO, uniform_N):
+        sum_NxO = jnp.cumsum(p_NxO, axis=1)
+        index_NxO = jax.lax.broadcasted_iota(jnp.int32, p_NxO.shape, 1)
+        last_Nx1 = jnp.max(jnp.where(p_NxO > 0, index_NxO, 0), axis=1, keepdims=True)
+        # Sums are rounded: they may rise where p is 0, and the highest may be below the target.
+        above_NxO = (p_NxO > 0) & (sum_NxO > uniform_N[:, None] * sum_NxO[:, -1:])
+        return jnp.min(jnp.where(above_NxO, index_NxO, last_Nx1), axis=1)
+
+    block_N = first_above(p_NxRxW.sum(axis=2), uniform_Nx2[:, 0])
+    chosen_NxRx1 = (
+        jax.lax.broadcasted_iota(jnp.int32, p_NxRxW.shape[:2], 1)[:, :, None] == block_N[:, None, None]
+    )
+    p_NxW = jnp.sum(jnp.where(chosen_NxRx1, p_NxRxW, 0), axis=1)
+    return block_N * width + first_above(p_NxW, uniform_Nx2[:, 1])
 
 
 def write(written: Written, slots: Slots, drawn: Drawn) -> Written:

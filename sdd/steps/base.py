@@ -28,12 +28,14 @@ class Graded(NamedTuple):
       rollouts: N = B * G rollouts, as numpy arrays.
       grades: the verdicts.
       group_size: G.
+      max_tokens: the longest response that was allowed; columns that no response reaches are cut off.
     """
 
     examples: Sequence[Example]
     rollouts: Rollouts
     grades: Grades
     group_size: int
+    max_tokens: int
 
 
 class Chosen(NamedTuple):
@@ -199,7 +201,7 @@ def check_means(loss: object, metrics: Mapping[str, object]) -> None:
         if not isinstance(value, Mean):
             raise TypeError(
                 f"StepDef.loss: {name} is of type {type(value).__name__}; valid: a sdd.losses.mean.Mean, "
-                "as masked_mean and reduce_loss return"
+                "as masked_mean returns"
             )
 
 

@@ -16,6 +16,7 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sdd.losses import policy
@@ -56,9 +57,13 @@ class Config:
 
 
 class Targets(NamedTuple):
-    """advantage_N: float32, the group-relative advantage of each rollout."""
+    """Attributes:
+    advantage_N: float32, the group-relative advantage of each rollout.
+    constant_N: float32, tokens that a row's sum is divided by, for the mean per "constant" length.
+    """
 
     advantage_N: np.ndarray
+    constant_N: np.ndarray
 
 
 def policy_checks(config, run) -> None:
@@ -80,7 +85,8 @@ def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:
     advantage_N = policy.group_advantages(reward_N, graded.group_size, config.normalise_advantages)
     advantage_N = np.asarray(advantage_N, np.float32)
     metrics = {"advantage_nonzero": float(np.mean(advantage_N != 0))}
-    return Chosen(Targets(advantage_N), None, metrics)
+    constant_N = np.full_like(advantage_N, config.constant_length or graded.max_tokens)
+    return Chosen(Targets(advantage_N, constant_N), None, metrics)
 
 
 def surrogate_loss(config: Config, model, params, reference, batch):
@@ -105,10 +111,10 @@ def surrogate_loss(config: Config, model, params, reference, batch):
             loss, tokens["kl_to_start"] = loss + config.kl_coefficient * kl, kl
         return loss, tokens
 
-    N, T = rollouts.mask_NxT.shape
-    weight_NxT, divisor = policy.token_weights(
-        rollouts.mask_NxT, np.ones(N, np.float32), config.loss_mean, config.constant_length or T
-    )
+    # Divided by a number of its own, each row counts once.
+    constant_N = batch.targets.constant_N
+    row_weight_N = 1 / constant_N if config.loss_mean == "constant" else jnp.ones_like(constant_N)
+    weight_NxT, divisor = policy.token_weights(rollouts.mask_NxT, row_weight_N, config.loss_mean, 1)
     total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
     return Mean(total, divisor), {name: masked_mean(x, rollouts.mask_NxT) for name, x in tokens.items()}
 

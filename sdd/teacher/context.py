@@ -2,28 +2,20 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from sdd.data import pad_left
+from sdd.data import columns_for, pad_left
 from sdd.tasks.base import Example, Task
 from sdd.types import Contexts, Rollouts
-
-COLUMN_STEP = 16  # contexts are padded to a multiple, so that few shapes are compiled
 
 
 def pad_contexts(task: Task, contexts: Sequence[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
     """Pads contexts on the left to the shortest of a few lengths that holds them all.
 
-    With several processes every one pads to ``longest``: they must agree on the shape.
-
     Returns:
       ``(tokens_NxP, length_N)`` as :func:`sdd.data.pad_left`.
     """
-    columns = longest
-    if jax.process_count() == 1:
-        needed = max(len(context) for context in contexts)
-        columns = min(longest, -(-needed // COLUMN_STEP) * COLUMN_STEP)
+    columns = columns_for(max(len(context) for context in contexts), longest)
     return pad_left(contexts, columns, task.tokenizer.pad_id)
 
 

@@ -9,6 +9,7 @@ from sdd import sampling
 from sdd.config import SamplingConfig
 from sdd.embedders import policy as embedders_policy
 from sdd.losses.divergence import entropy, token_logp
+from sdd.sampling import loop
 from sdd.sampling.score import response_hidden, unshared_response_hidden
 from sdd.testing import tiny_mesh, tiny_model
 
@@ -145,3 +146,20 @@ def test_embeddings_are_the_mean_hidden_states_of_a_plain_forward_pass(model):
     assert not np.asarray(r.mask_NxT).all()
     expected = embedders_policy.make(model)(params, r._replace(embedding_NxE=None))
     np.testing.assert_allclose(r.embedding_NxE, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("vocab_size", [2, 78, 1000])
+def test_tokens_are_chosen_by_their_probability_and_never_with_none(vocab_size):
+    n, rng = 20_000, np.random.default_rng(0)
+    p_V = rng.dirichlet(np.full(vocab_size, 0.3)) * (rng.random(vocab_size) < 0.6)
+    p_V[[0, -1]] = 0.0, max(p_V[-1], 0.1)
+    p_V = (p_V / p_V.sum()).astype(np.float32)
+    with jax.set_mesh(tiny_mesh()):
+        key_N = jax.random.split(jax.random.key(0), n)
+        token_N = np.asarray(jax.jit(loop.choose)(np.tile(p_V, (n, 1)), key_N))
+    counts = np.bincount(token_N, minlength=vocab_size)
+    assert counts.shape == (vocab_size,) and not counts[p_V == 0].any()
+    common = n * p_V >= 5
+    chi2 = ((counts - n * p_V) ** 2 / np.where(common, n * p_V, 1))[common].sum()
+    degrees = common.sum() - 1
+    assert chi2 <= degrees + 4 * np.sqrt(2 * degrees) + 1e-6

@@ -79,7 +79,7 @@ def test_groups_of_one_and_their_own_contexts_change_nothing(whole):
 def test_a_growing_cache_changes_nothing(whole, slots, monkeypatch):
     drawn, changes = whole
     monkeypatch.setattr(loop, "SHORT", 6)
-    assert loop.capacities(T) == [5, 10, 20, 40]
+    assert loop.capacities(T) == [10, 20, 40]
     assert_same(drawn, draw(slots=slots, model_changes=changes.items()))
 
 
