@@ -2,8 +2,9 @@
 
 A checkpoint holds three items: ``params`` (so that another run can start from them
 alone), ``rest`` (optimizer, teacher, counters) and ``meta`` (JSON: the data position
-and a digest of every array). The digest is what notices a damaged file that still
-decodes; the newest checkpoint that reads back whole is the one that is used.
+and a digest of every array); a fourth, ``ahead``, where rollouts were sampled ahead.
+The digest is what notices a damaged file that still decodes; the newest checkpoint
+that reads back whole is the one that is used.
 """
 
 import json
@@ -19,19 +20,22 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sdd.config import ConfigError
+from sdd.mesh import rows
 from sdd.typed import error_line
-from sdd.types import Params, TrainState
+from sdd.types import Params, Rollouts, TrainState
 
 
 class Restored(NamedTuple):
     """Attributes:
     state: the training state, sharded like the template.
     meta: what :func:`save` was given.
+    ahead: rollouts of the next step, where `save` was given them.
     damaged: steps of newer checkpoints that could not be used, with the reason.
     """
 
     state: TrainState
     meta: dict[str, Any]
+    ahead: Rollouts | None
     damaged: tuple[tuple[int, str], ...]
 
 
@@ -52,8 +56,12 @@ def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(epath.Path(workdir).absolute() / "checkpoints", options=options)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
+def save(
+    manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any], ahead: Rollouts | None = None
+) -> None:
     """Starts to write a checkpoint of ``state``; training may go on meanwhile.
+
+    ``ahead`` are rollouts of the next step that older parameters drew: nothing else could repeat them.
 
     One that is there already stays. An error of the write before is raised here.
     """
@@ -61,15 +69,11 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     if step in manager.all_steps():
         return
     params, rest = state.params, state._replace(params=())
-    meta = meta | {"digest": digest(state)}
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            rest=ocp.args.StandardSave(rest._asdict()),
-            meta=ocp.args.JsonSave(meta),
-        ),
-    )
+    items = {"params": ocp.args.StandardSave(params), "rest": ocp.args.StandardSave(rest._asdict())}
+    if ahead is not None:
+        items["ahead"] = ocp.args.StandardSave(ahead._asdict())
+    meta = meta | {"digest": digest(state), "digest_ahead": digest(ahead)}
+    manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)))
 
 
 def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Restored | None:
@@ -85,12 +89,12 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
     manager.reload()
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            state, meta = _restore(manager, step, template)
+            state, meta, ahead = _restore(manager, step, template)
         except Exception as error:  # orbax and tensorstore raise many kinds; each means: unreadable
             damaged.append((step, error_line(error)))
             continue
         _set_aside(manager, [bad for bad, _ in damaged])
-        return Restored(state, meta, tuple(damaged))
+        return Restored(state, meta, ahead, tuple(damaged))
     if damaged:
         raise ConfigError(
             f"no checkpoint in {manager.directory} can be read (newest: step {damaged[0][0]}: "
@@ -101,20 +105,33 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
 
 def _restore(manager: ocp.CheckpointManager, step: int, template: TrainState):
     wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-    items = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(wanted.params),
-            rest=ocp.args.StandardRestore(wanted._replace(params=())._asdict()),
-            meta=ocp.args.JsonRestore(),
-        ),
-    )
-    state = TrainState(**items.rest)._replace(params=items.params)
-    expected, found = items.meta.pop("digest"), digest(state)
-    wrong = [path for path in expected if found.get(path) != expected[path]]
-    if wrong:
-        raise ValueError(f"{len(wrong)} arrays differ from what was saved, first {wrong[0]}")
-    return state, items.meta
+    items = {
+        "params": ocp.args.StandardRestore(wanted.params),
+        "rest": ocp.args.StandardRestore(wanted._replace(params=())._asdict()),
+    }
+    folder = epath.Path(manager.directory) / str(step) / "ahead"
+    if folder.exists():
+        items["ahead"] = ocp.args.StandardRestore(_saved_rows(folder))
+    found = manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
+    state = TrainState(**found.rest)._replace(params=found.params)
+    ahead = Rollouts(**found.ahead) if "ahead" in items else None
+    for tree, name in ((state, "digest"), (ahead, "digest_ahead")):
+        expected, bits = found.meta.pop(name, {}), digest(tree)
+        wrong = [path for path in expected if bits.get(path) != expected[path]]
+        if wrong:
+            raise ValueError(f"{len(wrong)} arrays differ from what was saved, first {wrong[0]}")
+    return state, found.meta, ahead
+
+
+def _saved_rows(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of arrays of rows, as they were saved, with their sharding on the mesh in use."""
+    mesh = jax.sharding.get_mesh()
+    with ocp.StandardCheckpointer() as reader:
+        saved = reader.metadata(folder).item_metadata
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, rows(len(x.shape))))
+        for name, x in saved.items()
+    }
 
 
 def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:

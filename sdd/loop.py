@@ -11,24 +11,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import rich.console
 
-from sdd import checkpoint, runfolder, validation, weights
+from sdd import checkpoint, collect, runfolder, validation, weights
 from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
 from sdd.config import ConfigError, RunConfig
-from sdd.data import batches, columns_for, pad_right
-from sdd.evaluate import batch_metrics, grade
+from sdd.data import batches
+from sdd.evaluate import batch_metrics
 from sdd.job import Job, announce, say
 from sdd.model import lora
 from sdd.model import make as make_model
 from sdd.rng import stream_key, stream_rng
 from sdd.signals import stop_on_signal
-from sdd.steps.base import Graded, LossBatch, init_state
-from sdd.tasks.base import TRAIN, Example
-from sdd.teacher.context import pad_contexts
-from sdd.types import Grades, Rollouts, TrainState
+from sdd.steps.base import LossBatch, init_state
+from sdd.tasks.base import TRAIN
+from sdd.types import Rollouts, TrainState
 from sdd.writers import open_writers, progress
 
 
@@ -110,15 +108,22 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
         if restored:
             data.set_state(restored.meta["data"])
             say_resumed(job, restored)
-        train(job, manager, state, data)
+        train(job, manager, state, data, restored.ahead if restored else None)
         say_facts(job)
         final = validation.final_metrics(job)
         say(job, validation.summary(job, final))
         return final
 
 
-def train(job: Job, manager, state: TrainState, data: Any) -> None:
+def train(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | None) -> None:
     """The loop from the state's step to the last, with evaluations and checkpoints on the way.
+
+    Args:
+      job: what stays the same.
+      manager: of the checkpoints.
+      state: where to begin.
+      data: batches of examples.
+      ahead: rollouts of the first step, where a checkpoint held them; see ``config.train.async_steps``.
 
     Raises:
       Stopped: asked to stop; saved where there was something to save.
@@ -132,7 +137,7 @@ def train(job: Job, manager, state: TrainState, data: Any) -> None:
     pending: Pending | None = None
     with progress(last, first, config.writers.progress, job.console) as show:
         for step in range(first + 1, last + 1):
-            state, newest = train_one(job, state, next(data), step)
+            state, newest, ahead = train_one(job, state, data, ahead, step)
             log_pending(job, pending)
             pending = newest
             show(step, progress_text(newest))
@@ -144,7 +149,7 @@ def train(job: Job, manager, state: TrainState, data: Any) -> None:
             if stop or step == last or checkpoint_due(config, step):
                 log_pending(job, pending)
                 pending = None
-                save(job, manager, state, data)
+                save(job, manager, state, data, ahead)
             if stop:
                 checkpoint.wait(manager)
                 raise Stopped(f"stopped and saved at step {step}; the same command goes on from there")
@@ -202,19 +207,25 @@ def checkpoint_due(config: RunConfig, step: int) -> bool:
     return config.train.checkpoint_every > 0 and step % config.train.checkpoint_every == 0
 
 
-def train_one(job: Job, state: TrainState, examples: list[Example], step: int) -> tuple[TrainState, Pending]:
-    """One step: rollouts, verdicts, targets, update; its numbers are still on the device."""
+def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, step: int):
+    """One step: rollouts, verdicts, targets, update; its numbers are still on the device.
+
+    Returns ``(state, pending, ahead)``: the rollouts of the next step where they are sampled already.
+    """
     began = time.perf_counter()
     parts, config = job.parts, job.config
+    examples = next(data)
     if parts.step.source == "policy":
-        device_rollouts, graded = on_policy(job, state, examples, step)
+        rollouts = collect.sample(job, state.params, examples, step) if ahead is None else ahead
+        ahead = collect.sample_ahead(job, state.params, data, step + 1)
+        rollouts, graded = collect.graded(job, examples, rollouts)
     else:
-        device_rollouts, graded = supervised(job, examples, step)
+        rollouts, graded = collect.supervised(job, examples, step)
     sampled = time.perf_counter()
     rng = stream_rng(config.seed, "choose", step, jax.process_index())
     chosen = parts.step.choose(parts.task, graded, rng)
     targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, chosen.contexts))
-    batch = LossBatch(device_rollouts, targets, contexts)
+    batch = LossBatch(rollouts, targets, contexts)
     state, metrics = parts.train_step(state, batch)
     host_metrics = chosen.metrics
     if parts.step.source == "policy" and step % config.train.log_every == 0:
@@ -225,47 +236,7 @@ def train_one(job: Job, state: TrainState, examples: list[Example], step: int) -
         "sample_seconds": sampled - began,
         "update_seconds": time.perf_counter() - sampled,
     }
-    return state, Pending(step, metrics, host_metrics, timings, batch)
-
-
-def on_policy(job: Job, state: TrainState, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
-    """Samples a group for every example and grades it."""
-    task, config = job.parts.task, job.config
-    tokens_BxP, length_B = pad_contexts(task, [task.prompt(e) for e in examples], task.context_length)
-    num_rows = len(examples) * config.train.group_size
-    row_ids_N = jax.process_index() * num_rows + np.arange(num_rows, dtype=np.int32)
-    context, length, row_ids = mesh_lib.put_rows(job.parts.mesh, (tokens_BxP, length_B, row_ids_N))
-    key = stream_key(config.seed, "sample", step)
-    rollouts = job.parts.sampler(state.params, context, length, row_ids, key)
-    host, max_tokens = mesh_lib.get_rows(rollouts), rollouts.mask_NxT.shape[1]
-    columns = columns_for(int(host.mask_NxT.sum(axis=1).max()), max_tokens)
-    rollouts, host = first_columns(rollouts, columns), first_columns(host, columns)
-    return rollouts, Graded(examples, host, grade(task, examples, host), config.train.group_size, max_tokens)
-
-
-def first_columns(rollouts: Rollouts, columns: int) -> Rollouts:
-    """Rollouts without the columns that no response reaches: an update does not compute for padding."""
-    if columns == rollouts.mask_NxT.shape[1]:
-        return rollouts
-    each = (name for name in Rollouts._fields if name.endswith("_NxT"))
-    return rollouts._replace(**{name: getattr(rollouts, name)[:, :columns] for name in each})
-
-
-def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
-    """The rows that the task itself writes: contexts, each with a group of right answers."""
-    task = job.parts.task
-    rng = stream_rng(job.config.seed, "supervised", step, jax.process_index())
-    group_size = job.parts.step.rows_per_prompt(job.config.train.group_size)
-    groups = [group for e in examples for group in task.supervised(e, rng, group_size)]
-    context_BxP, length_B = pad_contexts(task, [c for c, _ in groups], task.demonstration_context_length)
-    answers = [answer for _, group in groups for answer in group]
-    response_NxT, mask_NxT = pad_right(answers, task.response_length, task.tokenizer.pad_id)
-    zero_NxT = np.zeros(response_NxT.shape, np.float32)
-    host = Rollouts(context_BxP, length_B, response_NxT, mask_NxT, zero_NxT, zero_NxT, zero_NxT)
-    right = np.ones(len(answers), bool)
-    grades = Grades(right, right.astype(np.float32), np.full(len(right), -1, np.int32), mask_NxT.sum(axis=1))
-    graded = Graded(examples, host, grades, group_size, task.response_length)
-    return mesh_lib.put_rows(job.parts.mesh, host), graded
+    return state, Pending(step, metrics, host_metrics, timings, batch), ahead
 
 
 def log_pending(job: Job, pending: Pending | None) -> None:
@@ -295,10 +266,10 @@ def log_pending(job: Job, pending: Pending | None) -> None:
         )
 
 
-def save(job: Job, manager, state: TrainState, data: Any) -> None:
+def save(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | None) -> None:
     """Starts a checkpoint, after the logs up to its step are on the disk."""
     job.writers.flush(fsync=True)
-    checkpoint.save(manager, state, {"data": data.get_state()})
+    checkpoint.save(manager, state, {"data": data.get_state()}, ahead)
 
 
 def progress_text(pending: Pending) -> str:

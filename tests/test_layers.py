@@ -17,6 +17,7 @@ ROOMS = (
         "weights",
         "evaluate",
         "job",
+        "collect",
         "validation",
         "signals",
     ),

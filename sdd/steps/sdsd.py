@@ -47,6 +47,8 @@ class Config:
     teacher: "live", "ema" or "frozen" parameters.
     ema_decay: decay of the average per update, for "ema".
     trust_region: share of the start's logits in the teacher's; 0: none.
+    importance_clip: largest weight that a token may get for being likelier now than when it was drawn,
+      min(clip, pi(y_t) / pi_old(y_t)), for rollouts that are a step old; 0: all weigh the same.
     denominator: rows without a demonstration stay in the mean ("all", as SDPO) or not ("active").
     block_size: tokens of a response whose logits are held at once; 0: all.
     """
@@ -66,6 +68,7 @@ class Config:
     teacher: Literal["live", "ema", "frozen"] = "ema"
     ema_decay: float = 0.995
     trust_region: float = 0.0
+    importance_clip: float = 0.0
     denominator: Literal["active", "all"] = "active"
     block_size: int = 0
 
@@ -86,6 +89,13 @@ class Config:
         for name in ("js_weight", "ema_decay", "trust_region"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be between 0 and 1")
+        if self.importance_clip < 0:
+            raise ConfigError(f"config.step.importance_clip={self.importance_clip}: must be 0 or more")
+        if run.train.async_steps and not self.importance_clip:
+            raise ConfigError(
+                "config.train.async_steps=1: rollouts are then a step old, and their tokens must be weighed; "
+                "set config.step.importance_clip, for example to 2"
+            )
         if self.top_k < 1:
             raise ConfigError(f"config.step.top_k={self.top_k}: must be 1 or more")
 
@@ -142,20 +152,21 @@ def make(config: Config) -> StepDef:
         hiddens = hidden_states(config, model, params, tutor, teacher.reference, batch)
         taught_N = (jnp.sum(targets.weight_NxK, axis=1) > 0).astype(jnp.float32)
         weight_NxT, divisor = token_weights(rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
-        arrays = (*hiddens, rollouts.response_NxT)
+        arrays = (*hiddens, rollouts.response_NxT, rollouts.model_logp_NxT)
 
         def score(*blocks):
-            tokens = score_block(config, logits_of(blocks[:-1]), blocks[-1], targets.weight_NxK)
-            return tokens["divergence"], tokens
+            tokens = score_block(config, logits_of(blocks[:-2]), blocks[-2], targets.weight_NxK)
+            return importance(config, tokens["student_logp"], blocks[-1]) * tokens["divergence"], tokens
 
-        def surrogate(hidden, token, advantage):
-            return -advantage * div.token_logp(model.unembed(params, hidden), token), ()
+        def surrogate(hidden, token, old_logp, advantage):
+            logp = div.token_logp(model.unembed(params, hidden), token)
+            return -importance(config, logp, old_logp) * advantage * logp, ()
 
         if config.estimator == "sampled":
             # An advantage may depend on later tokens, so all are read before the pass with the gradient.
             _, tokens = map_blocks(score, config.block_size, *jax.lax.stop_gradient(arrays))
             advantage_NxT = sampled_advantage(config, tokens, batch)
-            arrays = (hiddens[0], rollouts.response_NxT, advantage_NxT)
+            arrays = (hiddens[0], *arrays[-2:], advantage_NxT)
             total, _ = sum_blocks(surrogate, config.block_size, weight_NxT, *arrays)
         else:
             total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
@@ -243,6 +254,13 @@ def score_block(config: Config, logits: Logits, token_NxT, weight_NxK) -> dict[s
         "teacher_logp_K": teacher_logp_NxKxT.swapaxes(1, 2),
         "teacher_entropy_K": div.entropy(teacher_NxKxTxV).swapaxes(1, 2),
     }
+
+
+def importance(config: Config, logp: jax.Array, old_logp: jax.Array) -> jax.Array | float:
+    """What tokens weigh for the policy that drew them: min(clip, pi / pi_old), without a gradient."""
+    if not config.importance_clip:
+        return 1.0
+    return jax.lax.stop_gradient(jnp.minimum(config.importance_clip, jnp.exp(logp - old_logp)))
 
 
 def sampled_advantage(config: Config, tokens: dict[str, jax.Array], batch: LossBatch) -> jax.Array:

@@ -1,0 +1,80 @@
+"""Where the rollouts of a step come from: the policy, one step ahead if asked to, or the task."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from sdd import mesh as mesh_lib
+from sdd.data import columns_for, pad_left, pad_right
+from sdd.evaluate import grade
+from sdd.job import Job
+from sdd.rng import stream_key, stream_rng
+from sdd.steps.base import Graded
+from sdd.tasks.base import Example
+from sdd.teacher.context import pad_contexts
+from sdd.types import Grades, Params, Rollouts
+
+
+def sample(job: Job, params: Params, examples: list[Example], step: int) -> Rollouts:
+    """Starts to sample a group for every example; the device is at work when this returns."""
+    task, config = job.parts.task, job.config
+    prompts = [task.prompt(example) for example in examples]
+    if config.train.async_steps:  # of one shape, so that a checkpoint can hold them
+        tokens_BxP, length_B = pad_left(prompts, task.context_length, task.tokenizer.pad_id)
+    else:
+        tokens_BxP, length_B = pad_contexts(task, prompts, task.context_length)
+    num_rows = len(examples) * config.train.group_size
+    row_ids_N = jax.process_index() * num_rows + np.arange(num_rows, dtype=np.int32)
+    context, length, row_ids = mesh_lib.put_rows(job.parts.mesh, (tokens_BxP, length_B, row_ids_N))
+    key = stream_key(config.seed, "sample", step)
+    return job.parts.sampler(params, context, length, row_ids, key)
+
+
+def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | None:
+    """Starts to sample the rollouts of ``step`` with parameters that are one update old by then.
+
+    The device samples while the host grades the step before. The position in the data stays.
+    None where the config does not ask for it, or no such step is left.
+    """
+    if not job.config.train.async_steps or step > job.config.train.num_steps:
+        return None
+    position = data.get_state()
+    examples = next(data)
+    data.set_state(position)
+    return sample(job, params, examples, step)
+
+
+def graded(job: Job, examples: list[Example], rollouts: Rollouts) -> tuple[Rollouts, Graded]:
+    """Rollouts, on the device and graded on the host, without the columns that no response reaches."""
+    task, max_tokens = job.parts.task, rollouts.mask_NxT.shape[1]
+    host = mesh_lib.get_rows(rollouts)
+    columns = columns_for(int(host.mask_NxT.sum(axis=1).max()), max_tokens)
+    rollouts, host = first_columns(rollouts, columns), first_columns(host, columns)
+    grades = grade(task, examples, host)
+    return rollouts, Graded(examples, host, grades, job.config.train.group_size, max_tokens)
+
+
+def first_columns(rollouts: Rollouts, columns: int) -> Rollouts:
+    """Rollouts without the columns that no response reaches: an update does not compute for padding."""
+    if columns == rollouts.mask_NxT.shape[1]:
+        return rollouts
+    each = (name for name in Rollouts._fields if name.endswith("_NxT"))
+    return rollouts._replace(**{name: getattr(rollouts, name)[:, :columns] for name in each})
+
+
+def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
+    """The rows that the task itself writes: contexts, each with a group of right answers."""
+    task = job.parts.task
+    rng = stream_rng(job.config.seed, "supervised", step, jax.process_index())
+    group_size = job.parts.step.rows_per_prompt(job.config.train.group_size)
+    groups = [group for e in examples for group in task.supervised(e, rng, group_size)]
+    context_BxP, length_B = pad_contexts(task, [c for c, _ in groups], task.demonstration_context_length)
+    answers = [answer for _, group in groups for answer in group]
+    response_NxT, mask_NxT = pad_right(answers, task.response_length, task.tokenizer.pad_id)
+    zero_NxT = np.zeros(response_NxT.shape, np.float32)
+    host = Rollouts(context_BxP, length_B, response_NxT, mask_NxT, zero_NxT, zero_NxT, zero_NxT)
+    right = np.ones(len(answers), bool)
+    grades = Grades(right, right.astype(np.float32), np.full(len(right), -1, np.int32), mask_NxT.sum(axis=1))
+    graded = Graded(examples, host, grades, group_size, task.response_length)
+    return mesh_lib.put_rows(job.parts.mesh, host), graded
