@@ -10,6 +10,7 @@ the shapes of the demo.
 
 import argparse
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def steps(job: Job, examples, num_steps: int, log_every: int) -> Callable[[], ob
     def call():
         state = first_state(job.config, job.parts)
         for step in range(1, num_steps + 1):
-            state, _ = train_one(job, state, examples, step)
+            state, *_ = train_one(job, state, itertools.repeat(examples), None, step)
         return state.params
 
     return call

@@ -74,7 +74,7 @@ def sdd_side(model: Model, params: Any, prompts_BxP: np.ndarray, shape: dict[str
             score_N = score_N.astype(np.float32)
             none_N = np.full(B * G, -1, np.int32)
             grades = Grades(score_N > 0.5, score_N, none_N, none_N)
-            chosen = grpo.choose(config, Graded((), host, grades, G), score_N)
+            chosen = grpo.choose(config, Graded((), host, grades, G, shape["T"]), score_N)
             batch = LossBatch(rollouts, put_rows(mesh, chosen.targets), None)
             state, metrics = train_step(state, batch)
             steps, drawn = steps + 1, int(host.mask_NxT.sum())

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sdd import loop
+from sdd import collect
 from sdd.steps import grpo, grpo_diversity, sdsd, sft
 from sdd.steps.base import LossBatch
 from sdd.tasks.base import TRAIN
@@ -38,7 +38,7 @@ def test_padding_that_is_cut_off_changes_nothing(name):
         model = tiny_model()
         params = model.init(jax.random.key(0))
         results = []
-        for rollouts in (wide, loop.first_columns(wide, int(longest))):
+        for rollouts in (wide, collect.first_columns(wide, int(longest))):
             seen = graded._replace(rollouts=rollouts, max_tokens=wide.mask_NxT.shape[1])
             chosen = step.choose(task, seen, np.random.default_rng(1))
             batch = LossBatch(rollouts, chosen.targets, chosen.contexts)
