@@ -67,7 +67,7 @@ def compiled_step(
         model = make_model(config.model, vocab_size)
         step = lookup.resolve(config.step.name).make(config.step.options)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps)
-        params = checkpoint.abstract(model.init, jax.random.key(0))
+        params = checkpoint.abstract(lambda: model.init(jax.random.key(0)))  # a key that is never made
         zero = checkpoint.abstract(lambda: jnp.zeros((), jnp.int32))
         opt_state = checkpoint.abstract(optimizer.init, params)
         state = TrainState(zero, params, opt_state, checkpoint.abstract(step.begin, params), zero, zero)

@@ -85,7 +85,7 @@ def make(config: ModelConfig, vocab_size: int) -> Model:
     build_block = lambda key: Block(config, rngs=nnx.Rngs(key))  # noqa: E731
     build_shell = lambda key: Shell(config, vocab_size, rngs=nnx.Rngs(key))  # noqa: E731
     blueprints = {
-        name: nnx.split(nnx.eval_shape(build, jax.random.key(0)), nnx.Param)
+        name: nnx.split(nnx.eval_shape(lambda build=build: build(jax.random.key(0))), nnx.Param)
         for name, build in (("block", build_block), ("shell", build_shell))
     }
 
