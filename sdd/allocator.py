@@ -15,9 +15,8 @@ def keep_freed_memory() -> bool:
     """Asks the C library to keep freed memory for the next array; whether it could be asked.
 
     XLA allocates the temporaries of a program anew at every call. By default glibc gets each large one from
-    the system and gives it back, and every page of it costs a fault: a fifth of a training step on a CPU
-    (`docs/performance.md`). Resident memory then stays at its peak. Does nothing where the C library is not
-    glibc.
+    the system and gives it back, and every page of it costs a fault, which a training step on a CPU feels.
+    Resident memory then stays at its peak. Does nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

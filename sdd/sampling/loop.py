@@ -19,7 +19,7 @@ from sdd.types import Key, Params, Rollouts
 # (params, context_BxP, context_length_B, row_id_N, key) -> Rollouts
 Sampler = Callable[[Params, jax.Array, jax.Array, jax.Array, Key], Rollouts]
 
-SHORT = 64  # tokens; a cache for responses up to this length is not grown in steps
+SHORT = 32  # tokens; a cache for responses up to this length is not grown in steps
 FEW = 8  # slots a device; fewer are not closed up
 WORTH_CLOSING = 32  # tokens; shorter responses end before closing up pays
 
