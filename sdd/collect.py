@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sdd import mesh as mesh_lib
-from sdd.data import columns_for, pad_left, pad_right
+from sdd.data import columns_for, pad_right
 from sdd.evaluate import grade
 from sdd.job import Job
 from sdd.rng import stream_key, stream_rng
@@ -19,11 +19,7 @@ from sdd.types import Grades, Params, Rollouts
 def sample(job: Job, params: Params, examples: list[Example], step: int) -> Rollouts:
     """Starts to sample a group for every example; the device is at work when this returns."""
     task, config = job.parts.task, job.config
-    prompts = [task.prompt(example) for example in examples]
-    if config.train.async_steps:  # of one shape, so that a checkpoint can hold them
-        tokens_BxP, length_B = pad_left(prompts, task.context_length, task.tokenizer.pad_id)
-    else:
-        tokens_BxP, length_B = pad_contexts(task, prompts, task.context_length)
+    tokens_BxP, length_B = pad_contexts(task, [task.prompt(e) for e in examples], task.context_length)
     num_rows = len(examples) * config.train.group_size
     row_ids_N = jax.process_index() * num_rows + np.arange(num_rows, dtype=np.int32)
     context, length, row_ids = mesh_lib.put_rows(job.parts.mesh, (tokens_BxP, length_B, row_ids_N))

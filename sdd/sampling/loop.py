@@ -158,9 +158,7 @@ def prefill(model: Model, params, context_BxP, context_length_B, row_id_N) -> Qu
     hidden_BxPxE, cache = model.apply(params, context_BxP, positions_BxP, cache)
     devices = row_multiple(jax.sharding.get_abstract_mesh())
     next_D = jnp.zeros((devices,), jnp.int32, out_sharding=rows(1))
-    return Queue(
-        apart(cache)._replace(length=next_D), hidden_BxPxE[:, -1], context_length_B, row_id_N, next_D
-    )
+    return Queue(apart(cache), hidden_BxPxE[:, -1], context_length_B, row_id_N, next_D)
 
 
 def left_padded_positions(length_N: jax.Array, context_columns: int, columns: int) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from sdd.config import ModelConfig
 from sdd.mesh import BATCH, P, row_multiple, rows
-from sdd.model import Cache, apart, empty
+from sdd.model import Cache, apart, empty, fork
 from sdd.model.cache import repeat_rows
 
 
@@ -65,13 +65,6 @@ def all_at_once(queue: Queue, config: ModelConfig, capacity: int) -> tuple[Slots
     """A slot for every rollout; those of a group share their prompt's keys and values."""
     num_prompts, num_rows = queue.length_B.shape[0], queue.row_id_N.shape[0]
     devices, group_size = queue.next_D.shape[0], num_rows // num_prompts
-    fresh = apart(empty(config, num_rows, capacity))
-    cache = fresh._replace(
-        prefix_k_LxBxJxPxC=queue.cache.k_LxNxJxSxC,
-        prefix_v_LxBxJxPxC=queue.cache.v_LxNxJxSxC,
-        prefix_positions_BxP=queue.cache.positions_NxS,
-        last_token_N=repeat_rows(queue.cache.last_token_N, group_size),
-    )
     each_D = jnp.full_like(queue.next_D, num_rows // devices)
     row_S = jnp.arange(num_rows, dtype=jnp.int32) % (num_rows // devices)
     slots = Slots(
@@ -80,7 +73,7 @@ def all_at_once(queue: Queue, config: ModelConfig, capacity: int) -> tuple[Slots
         drawn_S=jnp.zeros_like(queue.row_id_N),
         length_S=repeat_rows(queue.length_B, group_size),
         hidden_SxE=repeat_rows(queue.hidden_BxE, group_size),
-        cache=cache,
+        cache=apart(fork(queue.cache, config, group_size, capacity)),
     )
     return slots, queue._replace(next_D=each_D)
 

@@ -23,7 +23,7 @@ def contexts():
 
 
 def draw(mesh=(1, 1, 1), group_size=G, model_changes=(), **changes):
-    """Rollouts as numpy arrays, and the number of steps that were taken."""
+    """Rollouts as numpy arrays."""
     with jax.set_mesh(tiny_mesh(*mesh)):
         model = tiny_model(vocab_size=16, **dict(model_changes))
         sampler = sampling.make(
