@@ -9,7 +9,7 @@ from sdd import sampling
 from sdd.config import SamplingConfig
 from sdd.embedders import policy as embedders_policy
 from sdd.losses.divergence import entropy, token_logp
-from sdd.sampling import loop
+from sdd.sampling.draw import choose
 from sdd.sampling.score import response_hidden, unshared_response_hidden
 from sdd.testing import tiny_mesh, tiny_model
 
@@ -156,7 +156,7 @@ def test_tokens_are_chosen_by_their_probability_and_never_with_none(vocab_size):
     p_V = (p_V / p_V.sum()).astype(np.float32)
     with jax.set_mesh(tiny_mesh()):
         key_N = jax.random.split(jax.random.key(0), n)
-        token_N = np.asarray(jax.jit(loop.choose)(np.tile(p_V, (n, 1)), key_N))
+        token_N = np.asarray(jax.jit(choose)(np.tile(p_V, (n, 1)), key_N))
     counts = np.bincount(token_N, minlength=vocab_size)
     assert counts.shape == (vocab_size,) and not counts[p_V == 0].any()
     common = n * p_V >= 5
