@@ -11,7 +11,6 @@ seconds of CPU: 1 is the machine's limit. N rows of distinct prompts of P tokens
 second and their prediction are in ``shape``: whether cost grows as the cache does shows in longer T.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import peers
-from common.timing import cpu_seconds, pin, report
+from common.timing import begin, cpu_seconds, report
 
 from sdd.mesh import make_mesh, put_rows
 from sdd.model import Model
@@ -128,11 +127,7 @@ def measured(model: Model, params: Any, shape: dict[str, int], repetitions: int)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures every shape and prints its line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
-    quick = parser.parse_args(argv).quick
-    if not quick:
-        pin()
+    quick = begin(__doc__, argv)
     config = peers.TINY if quick else peers.FULL
     with jax.set_mesh(make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])):
         model = make_model(config, peers.VOCABULARY)

@@ -13,7 +13,6 @@ its key/value cache and runs under ``torch.no_grad``. Before anything is timed, 
 compared.
 """
 
-import argparse
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from common import peers
-from common.timing import cpu_seconds, pin, report
+from common.timing import begin, cpu_seconds, report
 
 from sdd.mesh import make_mesh, put_rows
 from sdd.model import Model
@@ -127,11 +126,7 @@ def counted(lengths: Lengths, seen: list[float]) -> Callable[[], float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures both distributions of lengths and prints a line for each peer that is installed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
-    quick = parser.parse_args(argv).quick
-    if not quick:
-        pin()
+    quick = begin(__doc__, argv)
     shape, config = (QUICK, peers.TINY) if quick else (SHAPE, peers.FULL)
     here = peers.installed("sampling.py")
     rng = np.random.default_rng(0)

@@ -9,13 +9,12 @@ longest response ends (moving the last ones together, as sdd's sampler does by d
 tokens. ``ratio`` is seconds of CPU on one core, batches over slots.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from common.timing import cpu_seconds, pin, report
+from common.timing import begin, cpu_seconds, report
 
 from sdd.mesh import make_mesh
 from sdd.model import make as make_model
@@ -29,11 +28,7 @@ VOCABULARY = 512
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints a line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
-    quick = parser.parse_args(argv).quick
-    if not quick:
-        pin()
+    quick = begin(__doc__, argv)
     shape = dict(QUICK if quick else SHAPE)
     N, P, slots = shape["N"], shape["P"], shape["slots"]
     layers, width = (1, 32) if quick else (4, 256)

@@ -15,7 +15,6 @@ the rate of the step's own matrix products, each of them jitted alone, forward a
 their FLOPs. Rates are in ``shape``.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from common import peers
-from common.timing import cpu_seconds, pin, report
+from common.timing import begin, cpu_seconds, report
 
 from sdd.mesh import make_mesh
 from sdd.model import Model
@@ -192,11 +191,7 @@ def mfu(config: ModelConfig, step: Step, shape: Mapping[str, int], repetitions: 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures both kinds of step and prints a line for each peer that is installed, and one for none."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
-    quick = parser.parse_args(argv).quick
-    if not quick:
-        pin()
+    quick = begin(__doc__, argv)
     shape, config = (QUICK, peers.TINY) if quick else (SHAPE, peers.FULL)
     repetitions = 1 if quick else 7
     here = peers.installed("train_step.py")

@@ -11,7 +11,6 @@ parameters moved (which tokens, each framework's own randomness decides). ``rati
 sdd's.
 """
 
-import argparse
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from common import peers
-from common.timing import cpu_seconds, pin, report
+from common.timing import begin, cpu_seconds, report
 
 from sdd.mesh import get_rows, make_mesh, put_rows
 from sdd.model import Model
@@ -184,11 +183,7 @@ def check(sides: dict[str, Side], shape: dict[str, int]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints a line, if Tunix is installed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
-    quick = parser.parse_args(argv).quick
-    if not quick:
-        pin()
+    quick = begin(__doc__, argv)
     shape, config = (QUICK, peers.TINY) if quick else (SHAPE, peers.FULL)
     prompts_BxP = np.random.default_rng(0).integers(0, peers.VOCABULARY, (shape["B"], shape["P"]))
     prompts_BxP = prompts_BxP.astype(np.int32)

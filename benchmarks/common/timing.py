@@ -1,9 +1,10 @@
 """What the benchmarks share: interleaved timing, and the line that each prints."""
 
+import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +35,19 @@ def ratios(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int)
         took = {f: seconds(f, n) for f, n in (pair if i % 2 == 0 else pair[::-1])}
         measured.append(took[theirs] / took[ours])
     return np.array(measured)
+
+
+def begin(doc: str | None, argv: Sequence[str] | None) -> bool:
+    """Reads the command line of a benchmark that counts seconds of CPU; whether it is a quick try.
+
+    A try is a tiny shape, once, and leaves the process alone; otherwise the process is pinned.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny shape, once: whether it runs")
+    quick = parser.parse_args(argv).quick
+    if not quick:
+        pin()
+    return quick
 
 
 def pin() -> None:
