@@ -16,6 +16,12 @@ from sdd.teacher.context import pad_contexts
 from sdd.types import Grades, Params, Rollouts
 
 
+def generators(seed: int, name: str, step: int, num_prompts: int) -> list[np.random.Generator]:
+    """A generator for each of this process's prompts, by their places in the whole batch."""
+    first = jax.process_index() * num_prompts
+    return [stream_rng(seed, name, step, first + prompt) for prompt in range(num_prompts)]
+
+
 def sample(job: Job, params: Params, examples: list[Example], step: int) -> Rollouts:
     """Starts to sample a group for every example; the device is at work when this returns."""
     task, config = job.parts.task, job.config
@@ -62,9 +68,9 @@ def first_columns(rollouts: Rollouts, columns: int) -> Rollouts:
 def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, Graded]:
     """The rows that the task itself writes: contexts, each with a group of right answers."""
     task = job.parts.task
-    rng = stream_rng(job.config.seed, "supervised", step, jax.process_index())
+    rng_B = generators(job.config.seed, "supervised", step, len(examples))
     group_size = job.parts.step.rows_per_prompt(job.config.train.group_size)
-    groups = [group for e in examples for group in task.supervised(e, rng, group_size)]
+    groups = [row for e, rng in zip(examples, rng_B) for row in task.supervised(e, rng, group_size)]
     context_BxP, length_B = pad_contexts(task, [c for c, _ in groups], task.demonstration_context_length)
     answers = [answer for _, group in groups for answer in group]
     response_NxT, mask_NxT = pad_right(answers, task.response_length, task.tokenizer.pad_id)

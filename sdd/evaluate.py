@@ -11,7 +11,8 @@ from sdd import mesh as mesh_lib
 from sdd.data import pad_left
 from sdd.embedders import Embedder, policy
 from sdd.information import Information
-from sdd.metrics import Estimate, Samples, bootstrap, mean, rollout_metrics
+from sdd.losses.mean import Mean
+from sdd.metrics import Estimate, Samples, bootstrap, rollout_metrics
 from sdd.sampling import Sampler
 from sdd.steps.base import Graded
 from sdd.tasks.base import Example, Task
@@ -177,11 +178,15 @@ def group_samples(
     )
 
 
-def batch_metrics(graded: Graded, num_strategies: int) -> dict[str, float]:
-    """The cheap metrics of a training batch, as evaluations have them; undefined ones are left out."""
+def batch_metrics(graded: Graded, num_strategies: int) -> dict[str, Mean]:
+    """The cheap metrics of a training batch, as evaluations have them: means over prompts."""
     samples = group_samples(graded.rollouts, graded.grades, graded.group_size, num_strategies, ())
-    means = {name: mean(value_B) for name, value_B in rollout_metrics(samples).items()}
-    return {"reward": float(graded.grades.score_N.mean())} | {k: v for k, v in means.items() if v == v}
+    score_N = graded.grades.score_N.astype(np.float64)
+    means = {"reward": Mean(score_N.sum(), len(score_N))}
+    for name, value_B in rollout_metrics(samples).items():
+        value_B = np.asarray(value_B, np.float64)
+        means[name] = Mean(np.nansum(value_B), np.sum(~np.isnan(value_B)))
+    return means
 
 
 def prompt_records(task, examples, split, rollouts: Rollouts, grades: Grades, n: int) -> list[dict[str, Any]]:

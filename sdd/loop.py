@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rich.console
 
 from sdd import checkpoint, collect, runfolder, validation, weights
@@ -20,9 +21,10 @@ from sdd.config import ConfigError, RunConfig
 from sdd.data import batches
 from sdd.evaluate import batch_metrics
 from sdd.job import Job, announce, say
+from sdd.losses.mean import Mean
 from sdd.model import lora
 from sdd.model import make as make_model
-from sdd.rng import stream_key, stream_rng
+from sdd.rng import stream_key
 from sdd.signals import stop_on_signal
 from sdd.steps.base import LossBatch, init_state
 from sdd.tasks.base import TRAIN
@@ -39,11 +41,21 @@ class NonFiniteError(RuntimeError):
 
 
 class Pending(NamedTuple):
-    """A step whose numbers are still on the device; they are read one step late."""
+    """A step whose numbers are still on the device; they are read one step late.
+
+    Attributes:
+      step: the step.
+      device_metrics: of the update.
+      host_metrics: of the verdicts and the choice, of this process's own prompts.
+      host_sums: their totals and weights over all processes, one after the other.
+      timings: seconds.
+      batch: what was learned from.
+    """
 
     step: int
     device_metrics: dict[str, jax.Array]
-    host_metrics: dict[str, float]
+    host_metrics: dict[str, Mean]
+    host_sums: Any
     timings: dict[str, float]
     batch: LossBatch
 
@@ -222,8 +234,8 @@ def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, st
     else:
         rollouts, graded = collect.supervised(job, examples, step)
     sampled = time.perf_counter()
-    rng = stream_rng(config.seed, "choose", step, jax.process_index())
-    chosen = parts.step.choose(parts.task, graded, rng)
+    rng_B = collect.generators(config.seed, "choose", step, len(examples))
+    chosen = parts.step.choose(parts.task, graded, rng_B)
     targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, chosen.contexts))
     batch = LossBatch(rollouts, targets, contexts)
     state, metrics = parts.train_step(state, batch)
@@ -231,12 +243,13 @@ def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, st
     if parts.step.source == "policy" and step % config.train.log_every == 0:
         # The device is at work on the update meanwhile.
         host_metrics = batch_metrics(graded, len(parts.task.strategies)) | host_metrics
+    host_sums = mesh_lib.add_processes(parts.mesh, np.array([*host_metrics.values()], np.float64).reshape(-1))
     timings = {
         "seconds": time.perf_counter() - began,
         "sample_seconds": sampled - began,
         "update_seconds": time.perf_counter() - sampled,
     }
-    return state, Pending(step, metrics, host_metrics, timings, batch), ahead
+    return state, Pending(step, metrics, host_metrics, host_sums, timings, batch), ahead
 
 
 def log_pending(job: Job, pending: Pending | None) -> None:
@@ -252,7 +265,9 @@ def log_pending(job: Job, pending: Pending | None) -> None:
     updates = job.config.train.updates_per_batch
     rate = float(job.parts.schedule((pending.step - 1) * updates))
     if pending.step % job.config.train.log_every == 0:
-        job.writers.log_metrics(pending.step, metrics | pending.host_metrics | {"learning_rate": rate})
+        sums = zip(pending.host_metrics, np.asarray(pending.host_sums, np.float64).reshape(-1, 2))
+        found = {name: float(total / weight) for name, (total, weight) in sums if weight}
+        job.writers.log_metrics(pending.step, metrics | found | {"learning_rate": rate})
         job.writers.log_timings(pending.step, pending.timings)
     if 0 < skipped <= updates:  # the first of a row
         message = f"step {pending.step}: loss or gradient is not finite; skipped"
@@ -274,6 +289,6 @@ def save(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | None
 
 def progress_text(pending: Pending) -> str:
     """A short note beside the progress bar; only what is on the host already."""
-    found = pending.host_metrics
+    found = {name: mean.total / mean.weight for name, mean in pending.host_metrics.items() if mean.weight}
     distinct = [name for name in found if name.startswith("distinct_correct@")]
     return "  ".join(f"{name} {found[name]:.3f}" for name in ["pass@1", *distinct[-1:]] if name in found)

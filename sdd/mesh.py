@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -76,6 +77,24 @@ def put_rows(mesh: Mesh, tree: Any) -> Any:
         return jax.make_array_from_process_local_data(NamedSharding(mesh, rows(x.ndim)), x)
 
     return jax.tree.map(put, tree)
+
+
+def add_processes(mesh: Mesh, values_M: np.ndarray) -> np.ndarray | jax.Array:
+    """The sum over processes of a vector that each has its own of, on all of them.
+
+    Nobody waits: with several processes the devices add, after what they have to do already, and the result
+    is read when it is needed.
+    """
+    if jax.process_count() == 1:
+        return values_M
+    rows_DxM = np.zeros((row_multiple(mesh) // jax.process_count(), len(values_M)), np.float32)
+    rows_DxM[0] = values_M
+    return _add_rows(put_rows(mesh, rows_DxM))
+
+
+@jax.jit
+def _add_rows(rows_DxM: jax.Array) -> jax.Array:
+    return jnp.sum(rows_DxM, axis=0)
 
 
 def get_rows(tree: Any) -> Any:

@@ -11,6 +11,6 @@ def stream_key(seed: int, name: str, step: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), step)
 
 
-def stream_rng(seed: int, name: str, step: int, process: int = 0) -> np.random.Generator:
-    """The numpy generator of a named stream at a step, one a process."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode()), step, process])
+def stream_rng(seed: int, name: str, step: int, prompt: int = 0) -> np.random.Generator:
+    """The numpy generator of a named stream at a step; one a prompt of the batch, on whichever process."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), step, prompt])

@@ -49,6 +49,11 @@ def tiny_task(**changes) -> Task:
     return task._replace(source=lambda split: examples[split])
 
 
+def generators(seed: int, num_prompts: int) -> list[np.random.Generator]:
+    """What a method chooses by: a generator a prompt."""
+    return [np.random.default_rng([seed, prompt]) for prompt in range(num_prompts)]
+
+
 def graded_batch(
     task: Task, responses: Sequence[Sequence[np.ndarray]], examples: Sequence[Example], logp: float = -1.0
 ) -> Graded:

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "sdd"
 # A room is a file or a folder; the files of one folder may import each other. cli sees everything.
 ROOMS = (
     *("types", "lookup", "typed", "ranges", "settings", "config", "rng", "mesh", "text", "tasks", "data"),
-    *("model", "sampling", "teacher", "losses", "steps", "embedders", "information", "build", "metrics"),
+    *("model", "sampling", "losses", "teacher", "steps", "embedders", "information", "build", "metrics"),
     *(
         "health",
         "progress",

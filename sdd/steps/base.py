@@ -44,12 +44,13 @@ class Chosen(NamedTuple):
     Attributes:
       targets: a pytree of numpy arrays with leading axis N, whatever the loss needs.
       contexts: what a teacher reads before the responses, or None.
-      metrics: numbers for the log, of the method's own choice (the loop adds those of the batch).
+      metrics: for the log, of the method's own choice (the loop adds those of the batch): a `Mean` each, of
+        numpy scalars, since several processes each see a part of the batch; without weight it is left out.
     """
 
     targets: Any
     contexts: Contexts | None
-    metrics: dict[str, float]
+    metrics: dict[str, Mean]
 
 
 class LossBatch(NamedTuple):
@@ -67,8 +68,9 @@ class StepDef(NamedTuple):
       source: where rollouts come from: the "policy" samples them, or the "task"
         writes them (supervised training).
       rows_per_prompt: ``(group_size) -> G``, rollouts a prompt in a batch.
-      choose: ``(task, graded, rng) -> Chosen``, on the host; advantages,
-        demonstrations and the contexts of teachers.
+      choose: ``(task, graded, rng_B) -> Chosen``, on the host; advantages,
+        demonstrations and the contexts of teachers. The only chance is ``rng_B``, a generator a prompt:
+        what is chosen for a prompt then does not depend on which process does it.
       loss: ``(model, params, teacher, batch) -> (Mean, {name: Mean})``, jitted and
         differentiated with respect to ``params``; see `sdd.losses.mean`.
       begin: ``(params) -> teacher``, the teacher before the first step.
@@ -79,7 +81,7 @@ class StepDef(NamedTuple):
     """
 
     source: Literal["policy", "task"]
-    choose: Callable[[Task, Graded, np.random.Generator], Chosen]
+    choose: Callable[[Task, Graded, Sequence[np.random.Generator]], Chosen]
     loss: Callable[[Model, Params, Any, LossBatch], tuple[Mean, dict[str, Mean]]]
     rows_per_prompt: Callable[[int], int] = lambda group_size: group_size
     begin: Callable[[Params], Any] = lambda params: ()

@@ -84,7 +84,7 @@ def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:
     """Group-relative advantages of any rewards."""
     advantage_N = policy.group_advantages(reward_N, graded.group_size, config.normalise_advantages)
     advantage_N = np.asarray(advantage_N, np.float32)
-    metrics = {"advantage_nonzero": float(np.mean(advantage_N != 0))}
+    metrics = {"advantage_nonzero": Mean(np.sum(advantage_N != 0), len(advantage_N))}
     constant_N = np.full_like(advantage_N, config.constant_length or graded.max_tokens)
     return Chosen(Targets(advantage_N, constant_N), None, metrics)
 
@@ -124,7 +124,7 @@ def make(config: Config) -> StepDef:
     keeps_reference = config.kl_coefficient > 0
     return StepDef(
         source="policy",
-        choose=lambda task, graded, rng: choose(config, graded, graded.grades.score_N),
+        choose=lambda task, graded, rng_B: choose(config, graded, graded.grades.score_N),
         loss=lambda model, params, teacher, batch: surrogate_loss(config, model, params, teacher, batch),
         begin=lambda params: jax.tree.map(lambda x: x.copy(), params) if keeps_reference else (),
     )

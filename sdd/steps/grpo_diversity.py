@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from sdd.losses.mean import Mean
 from sdd.losses.policy import diversity_bonus
 from sdd.steps import grpo
 from sdd.steps.base import StepDef
@@ -27,13 +28,13 @@ class Config(grpo.Config):
 def make(config: Config) -> StepDef:
     """Builds the method."""
 
-    def choose(task, graded, rng):
+    def choose(task, graded, rng_B):
         grades = graded.grades
         reward_N = np.asarray(
             diversity_bonus(grades.correct_N, grades.strategy_N, graded.group_size, config.bonus)
         )
         chosen = grpo.choose(config, graded, reward_N)
-        bonus = float(np.mean(reward_N - grades.correct_N))
+        bonus = Mean(np.sum(reward_N - grades.correct_N), len(reward_N))
         return chosen._replace(metrics=chosen.metrics | {"bonus": bonus})
 
     return grpo.make(config)._replace(choose=choose)

@@ -124,12 +124,12 @@ class Logits(NamedTuple):
 def make(config: Config) -> StepDef:
     """Builds the method."""
 
-    def choose(task, graded, rng) -> Chosen:
+    def choose(task, graded, rng_B) -> Chosen:
         mask_NxT = np.asarray(graded.rollouts.mask_NxT)
         demos = choose_demonstrations(
             graded.grades,
             mask_NxT.sum(axis=1),
-            rng,
+            rng_B,
             group_size=graded.group_size,
             num_demos=config.num_demos,
             policy=config.demo_policy,
@@ -184,14 +184,12 @@ def make(config: Config) -> StepDef:
     )
 
 
-def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, float]:
+def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, Mean]:
     """How much of the demonstrations did not fit the teacher's prompt: share of them, and mean tokens."""
     shown = np.unique(index_NxK[index_NxK >= 0])
-    if not shown.size:
-        return {}
     response_NxT, mask_NxT = graded.rollouts.response_NxT, graded.rollouts.mask_NxT
     cut = np.array([task.demonstration_cut(response_NxT[n][mask_NxT[n]]) for n in shown])
-    return {"demo_cut": float((cut > 0).mean()), "demo_cut_tokens": float(cut.mean())}
+    return {"demo_cut": Mean((cut > 0).sum(), len(cut)), "demo_cut_tokens": Mean(cut.sum(), len(cut))}
 
 
 def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:

@@ -43,6 +43,6 @@ def make(config: Config) -> StepDef:
     return StepDef(
         source="task",
         rows_per_prompt=lambda group_size: config.num_answers,
-        choose=lambda task, graded, rng: Chosen(targets=(), contexts=None, metrics={}),
+        choose=lambda task, graded, rng_B: Chosen(targets=(), contexts=None, metrics={}),
         loss=loss,
     )

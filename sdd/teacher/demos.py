@@ -1,9 +1,11 @@
-"""Which of a group's correct rollouts teach which rollout. A pure function of grades and a generator."""
+"""Which of a group's correct rollouts teach which rollout. A pure function of grades and generators."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sdd.losses.mean import Mean
 from sdd.types import Grades
 
 Policy = Literal["random", "first", "shortest", "other_strategy"]
@@ -23,7 +25,7 @@ class Demonstrations(NamedTuple):
 def choose_demonstrations(
     grades: Grades,
     length_N: np.ndarray,
-    rng: np.random.Generator,
+    rng_B: Sequence[np.random.Generator],
     *,
     group_size: int,
     num_demos: int = 1,
@@ -38,7 +40,7 @@ def choose_demonstrations(
     Args:
       grades: verdicts on the N rollouts.
       length_N: response lengths in tokens.
-      rng: the only source of chance.
+      rng_B: the only source of chance, a generator a group.
       group_size: G.
       num_demos: K.
       policy: the order of the candidates: "random" (uniform), "first" (by index),
@@ -49,7 +51,7 @@ def choose_demonstrations(
     """
     num_rollouts = len(grades.correct_N)
     index_NxK = np.full((num_rollouts, num_demos), -1, np.int32)
-    for start in range(0, num_rollouts, group_size):
+    for start, rng in zip(range(0, num_rollouts, group_size), rng_B, strict=True):
         group = np.arange(start, start + group_size)
         shared = rng.permutation(group)
         for row in group:
@@ -69,12 +71,12 @@ def choose_demonstrations(
     return Demonstrations(index_NxK, has_NxK / np.maximum(has_NxK.sum(axis=1, keepdims=True), 1))
 
 
-def demonstration_metrics(demos: Demonstrations, grades: Grades) -> dict[str, float]:
+def demonstration_metrics(demos: Demonstrations, grades: Grades) -> dict[str, Mean]:
     """What was chosen, for the log: rows with a teacher, and how alike demonstration and rollout are."""
     has_NxK = demos.index_NxK >= 0
     same_NxK = grades.strategy_N[demos.index_NxK] == grades.strategy_N[:, None]
     return {
-        "demo_rows": float(has_NxK.any(axis=1).mean()),
-        "demos_per_row": float(has_NxK.sum(axis=1).mean()),
-        "demo_same_strategy": float(same_NxK[has_NxK].mean()) if has_NxK.any() else 0.0,
+        "demo_rows": Mean(has_NxK.any(axis=1).sum(), len(has_NxK)),
+        "demos_per_row": Mean(has_NxK.sum(), len(has_NxK)),
+        "demo_same_strategy": Mean(same_NxK[has_NxK].sum(), has_NxK.sum()),
     }

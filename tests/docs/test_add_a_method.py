@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from sdd.steps.base import LossBatch, init_state, make_train_step
-from sdd.testing import graded_batch, tiny_mesh, tiny_model
+from sdd.testing import generators, graded_batch, tiny_mesh, tiny_model
 from sdd.types import Grades
 
 
@@ -56,7 +56,7 @@ def test_right_rollouts_become_likelier_and_wrong_ones_do_not(step_module, task,
             tiny_model(17, num_layers=1, token_shift=False),
             optax.adam(3e-3),
         )
-        chosen = step.choose(task, graded, np.random.default_rng(0))
+        chosen = step.choose(task, graded, generators(0, 2))
         batch = LossBatch(graded.rollouts, chosen.targets, chosen.contexts)
         state = init_state(step, optimizer, model.init(jax.random.key(0)))
         before = jax.tree.map(np.array, state.params)

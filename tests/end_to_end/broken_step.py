@@ -22,8 +22,8 @@ def make(config):
     step = sdsd.make(config)
     batches = iter(range(1, 1000))
 
-    def choose(task, graded, rng):
-        chosen = step.choose(task, graded, rng)
+    def choose(task, graded, rng_B):
+        chosen = step.choose(task, graded, rng_B)
         bad = config.first <= next(batches) <= config.last
         factor_N = np.full(len(graded.rollouts.mask_NxT), np.nan if bad else 1.0, np.float32)
         return chosen._replace(targets=(chosen.targets, factor_N))

@@ -24,7 +24,7 @@ from sdd.config import OptimizerConfig
 from sdd.steps import sdsd
 from sdd.steps.base import LossBatch, init_state, make_train_step
 from sdd.tasks.base import TRAIN
-from sdd.testing import graded_batch, tiny_mesh, tiny_model, tiny_task
+from sdd.testing import generators, graded_batch, tiny_mesh, tiny_model, tiny_task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sdsd_steps.json"
 STEPS, B, G = 3, 8, 4
@@ -43,7 +43,7 @@ def three_steps():
             examples = [task.source(TRAIN)[i * B + b] for b in range(B)]
             answers = [task.supervised(e, rng, G)[0][1] for e in examples]
             graded = graded_batch(task, answers, examples, logp=-1.5)
-            chosen = step.choose(task, graded, rng)
+            chosen = step.choose(task, graded, generators(i, B))
             batch = LossBatch(graded.rollouts, chosen.targets, chosen.contexts)
             state, metrics = train_step(state, mesh_lib.put_rows(mesh, batch))
             rows.append({name: float(metrics[name]) for name in ("loss", "grad_norm")})

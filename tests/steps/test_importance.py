@@ -9,7 +9,7 @@ from sdd.sampling.score import response_hidden
 from sdd.steps import sdsd
 from sdd.steps.base import LossBatch
 from sdd.tasks.base import TRAIN
-from sdd.testing import graded_batch, tiny_mesh, tiny_model, tiny_task
+from sdd.testing import generators, graded_batch, tiny_mesh, tiny_model, tiny_task
 
 
 @pytest.mark.parametrize("estimator", ["exact", "sampled"])
@@ -28,7 +28,7 @@ def test_losses_and_gradients_are_weighed(estimator, ratio, weight):
         found = []
         for clip, old_NxT in ((0.0, now_NxT - 7), (2.0, now_NxT - np.log(ratio))):
             step = sdsd.make(sdsd.Config(estimator=estimator, teacher="frozen", importance_clip=clip))
-            chosen = step.choose(task, graded, np.random.default_rng(1))
+            chosen = step.choose(task, graded, generators(1, len(graded.examples)))
             batch = LossBatch(r._replace(model_logp_NxT=old_NxT), chosen.targets, chosen.contexts)
             teacher = step.begin(jax.tree.map(lambda x: 1.1 * x, params))
             value = lambda p, step=step, batch=batch: step.loss(model, p, teacher, batch)[0].value  # noqa: E731, B023

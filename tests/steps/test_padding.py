@@ -8,7 +8,7 @@ from sdd import collect
 from sdd.steps import grpo, grpo_diversity, sdsd, sft
 from sdd.steps.base import LossBatch
 from sdd.tasks.base import TRAIN
-from sdd.testing import graded_batch, tiny_mesh, tiny_model, tiny_task
+from sdd.testing import generators, graded_batch, tiny_mesh, tiny_model, tiny_task
 
 METHODS = {
     "sft": sft.make(sft.Config()),
@@ -40,7 +40,7 @@ def test_padding_that_is_cut_off_changes_nothing(name):
         results = []
         for rollouts in (wide, collect.first_columns(wide, int(longest))):
             seen = graded._replace(rollouts=rollouts, max_tokens=wide.mask_NxT.shape[1])
-            chosen = step.choose(task, seen, np.random.default_rng(1))
+            chosen = step.choose(task, seen, generators(1, len(seen.examples)))
             batch = LossBatch(rollouts, chosen.targets, chosen.contexts)
 
             def value(p, batch=batch):

@@ -11,7 +11,7 @@ from sdd.config import SamplingConfig
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import LossBatch, init_state, make_train_step
 from sdd.tasks.base import TRAIN
-from sdd.testing import graded_batch, tiny_mesh, tiny_model, tiny_task
+from sdd.testing import generators, graded_batch, tiny_mesh, tiny_model, tiny_task
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
@@ -31,7 +31,7 @@ def test_steps_and_samplers_compile_once(module, sizes):
             rng = np.random.default_rng(seed)
             examples = task.source(TRAIN)[8 * seed : 8 * seed + 8]
             graded = graded_batch(task, [task.supervised(e, rng, 4)[0][1] for e in examples], examples)
-            chosen = step.choose(task, graded, rng)
+            chosen = step.choose(task, graded, generators(seed, len(examples)))
             batch = mesh_lib.put_rows(mesh, LossBatch(graded.rollouts, chosen.targets, chosen.contexts))
             state, _ = train_step(state, batch)
             rows = mesh_lib.put_rows(mesh, np.arange(32, dtype=np.int32))
