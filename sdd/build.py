@@ -24,7 +24,7 @@ from sdd.model import Model
 from sdd.model import make as make_model
 from sdd.sampling import Sampler
 from sdd.steps.base import LossBatch, StepDef, make_train_step
-from sdd.tasks.base import Task
+from sdd.tasks.base import TRAIN, Task
 from sdd.types import TrainState
 
 _BLOCK = 32  # tokens of a response whose logits are held at once while likelihoods are measured
@@ -77,6 +77,7 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
     check_lengths(config, task.context_length, task.response_length, teacher_length)
     check_splits(config, task.splits)
     check_prompts(config, task)
+    task.source(TRAIN)  # its data too are prepared now, and not by every process at once
     for path in config.eval.metrics:
         check_metric(path)
     step = lookup.resolve(config.step.name).make(config.step.options)
@@ -155,6 +156,11 @@ def check_mesh(config: RunConfig, mesh: Mesh) -> None:
       ConfigError: key, value and what divides.
     """
     multiple = mesh_lib.row_multiple(mesh)
+    if not mesh_lib.rows_stay_apart(mesh):
+        raise ConfigError(
+            f"config.mesh.tensor={mesh.shape['tensor']}: a row would lie on several processes, and each must "
+            f"hold whole rows; valid: a divisor of the {jax.local_device_count()} devices of a process"
+        )
     if config.train.prompts_per_step % multiple:
         raise ConfigError(
             f"config.train.prompts_per_step={config.train.prompts_per_step}: must be a multiple of "

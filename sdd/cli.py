@@ -22,6 +22,7 @@ EXIT_CODES = """exit codes:
   3    measured, and a --fail-if condition holds
   70   stopped after too many updates in a row that were not finite
   75   stopped by SIGTERM or Ctrl-C, after saving: the same command goes on from there
+  76   another process of the run is gone: the same command, started anew by all, goes on
   130  interrupted before it could save
 """
 
@@ -57,6 +58,13 @@ usage:
   --config.step.name=M   another method, with its own defaults (the same goes for config.task.name)
   --seeds=N              studies only: how many seeds (default 1)
   --force_cpu_devices=N  run on the CPU, split into N devices, to try a mesh without accelerators
+
+one of several processes, all started by the same command; SLURM (srun), Open MPI and TPU hosts tell jax
+where a process stands, and launch/ starts them:
+  --coordinator=HOST:PORT  where process 0 is; or JAX_COORDINATOR_ADDRESS
+  --num_processes=N        how many; or JAX_NUM_PROCESSES
+  --process_id=I           which this is, from 0 on; or JAX_PROCESS_ID
+  --lost_after=SECONDS     of silence, after which a process is lost and the others end (default 60)
 
 sdd run CONFIG_FILE --help lists the config's keys and values.
 
@@ -150,14 +158,19 @@ def run(args: Sequence[str]) -> int:
     options = _run_options([arg for arg in rest if arg not in ("-h", "--help")], wants_help)
     prepare_environment(options.force_cpu_devices)
     try:
-        from sdd import experiment
+        from sdd import experiment, processes
 
         module = experiment.load(options.file)
         config = overrides.apply(experiment.get_config(module), changes)
         if wants_help:
             print(_keys_help(options.file, module.__doc__, overrides.flatten(config)), end="")
             return FINISHED
-        return _start(module, config, options)
+        with processes.joined(processes.place(processes.Place(*options.place)), options.lost_after) as fail:
+            try:
+                return _start(module, config, options)
+            except ConfigError as error:
+                fail(_say(str(error), USAGE), str(error))
+                return USAGE
     except ConfigError as error:
         return _say(str(error), USAGE)
 
@@ -221,6 +234,8 @@ class _RunOptions(NamedTuple):
     workdir: str
     seeds: int | None
     force_cpu_devices: int
+    place: tuple[str | None, int | None, int | None]
+    lost_after: float
 
 
 def _run_options(args: Sequence[str], wants_help: bool) -> _RunOptions:
@@ -231,12 +246,16 @@ def _run_options(args: Sequence[str], wants_help: bool) -> _RunOptions:
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_integer("seeds", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("force_cpu_devices", 0, "", lower_bound=0, flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_float("lost_after", 60.0, "", lower_bound=1.0, flag_values=values)
     values.set_gnu_getopt(True)
     try:
         positional = values(["sdd", *args])[1:]
     except flags.UnrecognizedFlagError as error:
         near = f"; did you mean --config.{error.flagname}=...?" if "." in error.flagname else ""
-        listed = "--workdir, --seeds, --force_cpu_devices, --config.KEY=VALUE"
+        listed = ", ".join(f"--{name}" for name in values if name != "?") + ", --config.KEY=VALUE"
         raise UsageError(
             f"unknown flag --{error.flagname}{near or _near_flag(error.flagname, values)}; valid: {listed}"
         ) from None
@@ -250,7 +269,10 @@ def _run_options(args: Sequence[str], wants_help: bool) -> _RunOptions:
         raise UsageError(f"unexpected argument {positional[1]!r}; values of the config: --config.KEY=VALUE")
     if not values.workdir and not wants_help:
         raise UsageError("sdd run needs a folder, for example: --workdir=runs/try")
-    return _RunOptions(positional[0], values.workdir or "", values.seeds, values.force_cpu_devices)
+    place = (values.coordinator, values.num_processes, values.process_id)
+    return _RunOptions(
+        positional[0], values.workdir or "", values.seeds, values.force_cpu_devices, place, values.lost_after
+    )
 
 
 def _near_flag(name: str, known) -> str:

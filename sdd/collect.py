@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sdd import mesh as mesh_lib
@@ -47,11 +48,19 @@ def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | N
     return sample(job, params, examples, step)
 
 
-def graded(job: Job, examples: list[Example], rollouts: Rollouts) -> tuple[Rollouts, Graded]:
+@jax.jit
+def longest(rollouts: Rollouts) -> jax.Array:
+    """Tokens of the longest response of all processes, which must agree on shapes."""
+    return jnp.max(jnp.sum(rollouts.mask_NxT, axis=1))
+
+
+def graded(
+    job: Job, examples: list[Example], rollouts: Rollouts, longest: jax.Array
+) -> tuple[Rollouts, Graded]:
     """Rollouts, on the device and graded on the host, without the columns that no response reaches."""
     task, max_tokens = job.parts.task, rollouts.mask_NxT.shape[1]
     host = mesh_lib.get_rows(rollouts)
-    columns = columns_for(int(host.mask_NxT.sum(axis=1).max()), max_tokens)
+    columns = columns_for(int(longest), max_tokens)
     rollouts, host = first_columns(rollouts, columns), first_columns(host, columns)
     grades = grade(task, examples, host)
     return rollouts, Graded(examples, host, grades, job.config.train.group_size, max_tokens)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import grain
-import jax
 import numpy as np
 
 from sdd.tasks.base import RandomAccessSource
@@ -74,10 +73,8 @@ def columns_for(needed: int, longest: int) -> int:
     """Columns of an array that must hold ``needed`` tokens: one of at most eight sizes up to ``longest``.
 
     Padding that nobody computes costs nothing, but every new shape is compiled once. Sizes are multiples of
-    16, which processors like; several processes all take ``longest``, since they must agree on the shape.
+    16, which processors like.
     """
-    if jax.process_count() > 1:
-        return longest
     step = -(-longest // (8 * 16)) * 16
     return min(longest, -(-max(needed, 1) // step) * step)
 

@@ -44,30 +44,33 @@ def sample_prompts(
     context_length: int,
     prompts_per_call: int,
     num_samples: int,
-) -> Iterator[tuple[slice, Rollouts]]:
+) -> Iterator[tuple[range, Rollouts]]:
     """Samples many contexts in calls of equal shape; the next call runs while one is consumed.
 
-    Yields (slice of the contexts, their rollouts as numpy arrays).
+    Yields (numbers of contexts, their rollouts as numpy arrays); of several processes each gets a share of
+    every call, which may be empty in the last one.
     """
 
     columns = pad_contexts(task, contexts, context_length)[0].shape[1]
 
+    share = prompts_per_call // jax.process_count()
+
     def call(start: int):
-        chunk = list(contexts[start : start + prompts_per_call])
-        real = len(chunk)
-        chunk += chunk[:1] * (prompts_per_call - real)
+        first = start + jax.process_index() * share
+        own = range(first, max(min(first + share, len(contexts)), first))
+        chunk = [contexts[i] for i in own] + [contexts[0]] * (share - len(own))
         tokens, length = pad_left(chunk, columns, task.tokenizer.pad_id)
-        row_ids = start * num_samples + np.arange(prompts_per_call * num_samples, dtype=np.int32)
+        row_ids = first * num_samples + np.arange(share * num_samples, dtype=np.int32)
         tokens, length, row_ids = mesh_lib.put_rows(mesh, (tokens, length.astype(np.int32), row_ids))
-        return slice(start, start + real), sampler(params, tokens, length, row_ids, key)
+        return own, sampler(params, tokens, length, row_ids, key)
 
     starts = range(0, len(contexts), prompts_per_call)
     ahead = call(starts[0])
     for start in [*starts[1:], None]:
-        where, rollouts = ahead
+        own, rollouts = ahead
         if start is not None:
             ahead = call(start)
-        yield where, cut(mesh_lib.get_rows(rollouts), where.stop - where.start, num_samples)
+        yield own, cut(mesh_lib.get_rows(rollouts), len(own), num_samples)
 
 
 def cut(rollouts: Rollouts, num_prompts: int, num_samples: int) -> Rollouts:
@@ -84,6 +87,10 @@ def grade(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> Grades
     compared with each other, and their numbers hold within the prompt.
     """
     response_NxT, mask_NxT = np.asarray(rollouts.response_NxT), np.asarray(rollouts.mask_NxT)
+    if not examples:
+        return Grades(
+            np.zeros(0, bool), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32)
+        )
     group_size = len(response_NxT) // len(examples)
     length_N = mask_NxT.sum(axis=1)
     responses = [response_NxT[n, : length_N[n]] for n in range(len(length_N))]
@@ -101,11 +108,27 @@ def grade(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> Grades
     )
 
 
+def sample_and_grade(
+    task: Task,
+    examples: Sequence[Example],
+    contexts: Sequence[np.ndarray],
+    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[range, Rollouts]]],
+) -> tuple[Rollouts, Grades]:
+    """Rollouts of all contexts, one an example, with their verdicts; each process grades what it sampled."""
+    own: list[int] = []
+    pieces = []
+    for where, rollouts in sample(contexts):
+        pieces.append((rollouts, grade(task, [examples[i] for i in where], rollouts)))
+        own += where
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *pieces)
+    return mesh_lib.gather(own, len(examples), joined)
+
+
 def evaluate(
     task: Task,
     examples: Sequence[Example],
     split: str,
-    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[slice, Rollouts]]],
+    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[range, Rollouts]]],
     *,
     num_samples: int,
     ks: tuple[int, ...],
@@ -121,7 +144,7 @@ def evaluate(
       task: prompts and the verifier.
       examples: B examples.
       split: their name, for the records.
-      sample: ``contexts -> (slice, rollouts)``, see :func:`sample_prompts`.
+      sample: ``contexts -> (numbers, rollouts)``, see :func:`sample_prompts`.
       num_samples: n, rollouts a prompt.
       ks: the k of pass@k and distinct@k; empty: powers of two up to n.
       resamples: of the bootstrap over prompts.
@@ -130,14 +153,8 @@ def evaluate(
       information: ``(examples, response_NxT, mask_NxT)`` -> what responses say about each other.
       likelihood_samples: the first so many rollouts a prompt that `information` gets.
     """
-    pieces, records = [], []
-    for where, rollouts in sample([task.prompt(e) for e in examples]):
-        grades = grade(task, examples[where], rollouts)
-        pieces.append((rollouts, grades))
-        records += prompt_records(task, examples[where], split, rollouts, grades, num_samples)
-    rollouts, grades = (
-        jax.tree.map(lambda *x: np.concatenate(x), *part) for part in zip(*pieces, strict=True)
-    )
+    rollouts, grades = sample_and_grade(task, examples, [task.prompt(e) for e in examples], sample)
+    records = prompt_records(task, examples, split, rollouts, grades, num_samples)
     samples = group_samples(rollouts, grades, num_samples, len(task.strategies), ks)
     texts = [text for record in records for text in record["completion"]]
     embedded = {e.name: e(texts).reshape(len(examples), num_samples, -1) for e in embedders}
@@ -219,7 +236,7 @@ def teacher_health(
     task: Task,
     examples: Sequence[Example],
     student: Evaluation,
-    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[slice, Rollouts]]],
+    sample: Callable[[Sequence[np.ndarray]], Iterator[tuple[range, Rollouts]]],
     *,
     rng: np.random.Generator,
     resamples: int,
@@ -248,19 +265,13 @@ def teacher_health(
         for b, row in demos.items()
     ]
     strategy_Bx1 = student.grades.strategy_N[rows_B][:, None]
-    values: dict[str, list[np.ndarray]] = {
-        "teacher_accuracy": [],
-        "teacher_entropy": [],
-        "teacher_follows": [],
+    rollouts, grades = sample_and_grade(task, shown, contexts, sample)
+    group = lambda x: np.asarray(x).reshape(len(shown), -1)  # noqa: E731
+    values = {
+        "teacher_accuracy": group(grades.correct_N).mean(axis=1),
+        "teacher_entropy": group(rollouts.entropy_NxT * rollouts.mask_NxT).sum(axis=1)
+        / group(rollouts.mask_NxT).sum(axis=1),
     }
-    for where, rollouts in sample(contexts):
-        grades = grade(task, shown[where], rollouts)
-        group = lambda x, count=where.stop - where.start: np.asarray(x).reshape(count, -1)  # noqa: E731
-        entropy_B = group(rollouts.entropy_NxT * rollouts.mask_NxT).sum(axis=1)
-        values["teacher_accuracy"].append(group(grades.correct_N).mean(axis=1))
-        values["teacher_entropy"].append(entropy_B / group(rollouts.mask_NxT).sum(axis=1))
-        values["teacher_follows"].append((group(grades.strategy_N) == strategy_Bx1[where]).mean(axis=1))
-    if task.cluster is not None:  # its numbers hold within one call: they cannot be compared here
-        del values["teacher_follows"]
-    joined = {name: np.concatenate(v) for name, v in values.items()}
-    return bootstrap(joined, seed=0, num_resamples=resamples)
+    if task.cluster is None:  # otherwise strategies are numbered anew in every group
+        values["teacher_follows"] = (group(grades.strategy_N) == strategy_Bx1).mean(axis=1)
+    return bootstrap(values, seed=0, num_resamples=resamples)

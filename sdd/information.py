@@ -52,14 +52,14 @@ def make(model: Model, task: Task, mesh: Mesh, *, contexts_per_call: int, block_
     has M + 1 contexts (one of its responses shown, or none), each read once and followed by the
     prompt's M responses: B (M + 1) contexts and B (M + 1) M scored rows. The log-probabilities
     are the model's own, whatever temperature and filters the responses were drawn with.
-    With several processes each gives its own examples, as many as the others.
+    All of several processes give the same rows, each scores a share, and all get the whole.
 
     Args:
       model: the decoder.
       task: renders prompts.
       mesh: the device mesh.
-      contexts_per_call: contexts of this process on the devices at once, with M responses each: bounds the
-        memory. A multiple of mesh data x fsdp.
+      contexts_per_call: contexts on the devices at once, with M responses each: bounds the memory. A multiple
+        of mesh data x fsdp.
       block_size: tokens of a response whose logits are held at once; 0: all.
 
     Raises:
@@ -85,8 +85,9 @@ def make(model: Model, task: Task, mesh: Mesh, *, contexts_per_call: int, block_
         B, M, T = response_BxMxT.shape
         contexts = render_contexts(task, examples, response_BxMxT, mask_BxMxT)
         columns = pad_contexts(task, contexts, task.demonstration_context_length)
+        own: list[int] = []
         pieces = []
-        for index_C, num_real in calls(len(contexts), contexts_per_call):
+        for index_C, where in calls(len(contexts), contexts_per_call):
             prompt_C = index_C // (M + 1)
             batch = (
                 *(column[index_C] for column in columns),
@@ -94,8 +95,10 @@ def make(model: Model, task: Task, mesh: Mesh, *, contexts_per_call: int, block_
                 mask_BxMxT[prompt_C].reshape(-1, T),
             )
             logp_N = mesh_lib.get_rows(score(params, *mesh_lib.put_rows(mesh, batch)))
-            pieces.append(logp_N.reshape(-1, M)[:num_real])
-        logp_BxSxM = np.concatenate(pieces).reshape(B, M + 1, M)  # S: the context, the plain one last
+            pieces.append(logp_N.reshape(-1, M)[: len(where)])
+            own += where
+        logp_CxM = mesh_lib.gather(own, len(contexts), np.concatenate(pieces))
+        logp_BxSxM = logp_CxM.reshape(B, M + 1, M)  # S: the context, the plain one last
         return Information(
             conditional_logp_BxMxM=logp_BxSxM[:, :M].swapaxes(1, 2),
             logp_BxM=logp_BxSxM[:, M],
@@ -133,8 +136,12 @@ def render_contexts(
     return contexts
 
 
-def calls(num_contexts: int, per_call: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices of each call's contexts, always ``per_call`` of them, and how many are real; 0 fills up."""
-    for start in range(0, num_contexts, per_call):
-        index = np.arange(start, start + per_call)
-        yield np.where(index < num_contexts, index, 0), min(per_call, num_contexts - start)
+def calls(num_contexts: int, per_call: int) -> Iterator[tuple[np.ndarray, range]]:
+    """This process's contexts in each call, filled up with 0 to the same number, and the real ones."""
+    share = per_call // jax.process_count()
+    for start in range(jax.process_index() * share, num_contexts + jax.process_index() * share, per_call):
+        index = np.arange(start, start + share)
+        yield (
+            np.where(index < num_contexts, index, 0),
+            range(start, max(min(start + share, num_contexts), start)),
+        )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 
-from sdd import checkpoint, collect, runfolder, validation, weights
+from sdd import checkpoint, collect, processes, runfolder, validation, weights
 from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
 from sdd.config import ConfigError, RunConfig
@@ -85,9 +85,14 @@ def run(
     """
     console = console or rich.console.Console()
     workdir = Path(workdir).absolute()
-    with runfolder.locked(workdir), runfolder.full_disk_in_one_line(workdir), stop_on_signal() as stop_asked:
+    with (
+        runfolder.locked(workdir),
+        runfolder.full_disk_in_one_line(workdir),
+        stop_on_signal(str(workdir)) as stop_asked,
+    ):
         runfolder.check_owner(workdir, config)
-        parts = make_parts(config, Path(data_dir) if data_dir else workdir / "data")
+        with processes.first_alone(f"data of {workdir}"):
+            parts = make_parts(config, Path(data_dir) if data_dir else workdir / "data")
         runfolder.claim(workdir, config)
         with jax.set_mesh(parts.mesh):
             return start(config, workdir, parts, console, stop_asked)
@@ -229,8 +234,9 @@ def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, st
     examples = next(data)
     if parts.step.source == "policy":
         rollouts = collect.sample(job, state.params, examples, step) if ahead is None else ahead
+        longest = collect.longest(rollouts)  # before the next ones are sampled: the device keeps the order
         ahead = collect.sample_ahead(job, state.params, data, step + 1)
-        rollouts, graded = collect.graded(job, examples, rollouts)
+        rollouts, graded = collect.graded(job, examples, rollouts, longest)
     else:
         rollouts, graded = collect.supervised(job, examples, step)
     sampled = time.perf_counter()

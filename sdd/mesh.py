@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -69,6 +70,15 @@ def row_multiple(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def rows_stay_apart(mesh: Mesh) -> bool:
+    """Whether every row of a batch lies on devices of one process, and each process has as many rows."""
+    owner_RxT = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(
+        row_multiple(mesh), -1
+    )
+    even = len(set(np.unique(owner_RxT[:, 0], return_counts=True)[1].tolist())) == 1
+    return even and bool((owner_RxT == owner_RxT[:, :1]).all())
+
+
 def put_rows(mesh: Mesh, tree: Any) -> Any:
     """This process's rows of numpy arrays -> global arrays, sharded over the batch axes."""
 
@@ -95,6 +105,32 @@ def add_processes(mesh: Mesh, values_M: np.ndarray) -> np.ndarray | jax.Array:
 @jax.jit
 def _add_rows(rows_DxM: jax.Array) -> jax.Array:
     return jnp.sum(rows_DxM, axis=0)
+
+
+def gather(own: Sequence[int], total: int, tree: Any) -> Any:
+    """Numpy arrays of each process's own items -> those of all items, in order, on every process.
+
+    Args:
+      own: numbers of this process's items, all processes together 0 to ``total`` - 1 once each.
+      total: how many items there are.
+      tree: arrays whose first axis has the same number of rows for each item of ``own``; the other axes, and
+        the rows an item, are the same on all processes, also where ``own`` is empty.
+    """
+    if jax.process_count() == 1:
+        return tree
+    most = int(np.max(process_allgather(np.array(len(own)))))
+    index_Pxm = process_allgather(np.pad(np.array(own, np.int64), (0, most - len(own)), constant_values=-1))
+
+    def whole(x):
+        rows = len(x) // len(own) if own else 0
+        rows = int(np.max(process_allgather(np.array(rows))))
+        padded = np.zeros((most, rows, *x.shape[1:]), x.dtype)
+        padded[: len(own)] = x.reshape(len(own), rows, *x.shape[1:])
+        joined = np.empty((total, rows, *x.shape[1:]), x.dtype)
+        joined[index_Pxm[index_Pxm >= 0]] = process_allgather(padded)[index_Pxm >= 0]
+        return joined.reshape(total * rows, *x.shape[1:])
+
+    return jax.tree.map(whole, tree)
 
 
 def get_rows(tree: Any) -> Any:

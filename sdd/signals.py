@@ -5,15 +5,18 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from sdd import processes
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields ``asked() -> bool``: True after SIGTERM or Ctrl-C. A second Ctrl-C stops at once."""
+def stop_on_signal(name: str) -> Iterator[Callable[[], bool]]:
+    """Yields ``asked() -> bool``: True after SIGTERM or Ctrl-C. A second Ctrl-C stops at once.
+
+    Of several processes each asks as often as the others, and all get the same answer; ``name`` tells this
+    agreement from others.
+    """
     received: list[int] = []
+    agreed = processes.agreement(name)
 
     def handle(number, frame):
         if received and number == signal.SIGINT:
@@ -32,10 +35,3 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def agreed(asked: bool) -> bool:
-    """Whether any process was asked; every process must call it, and all get the same answer."""
-    if jax.process_count() == 1:
-        return asked
-    return bool(np.any(multihost_utils.process_allgather(np.array(asked))))

@@ -135,7 +135,7 @@ def health_of_teacher(
 
 def sample(
     job: Job, params: Params, contexts: Sequence[Any], context_length: int, size: Size, key: jax.Array
-) -> Iterator[tuple[slice, Rollouts]]:
+) -> Iterator[tuple[range, Rollouts]]:
     """Samples under the evaluation's filters, in calls of at most ``config.eval.rows_per_call`` rows.
 
     The shape of a call depends on ``size``, not on how many contexts there are this
