@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from common.timing import report
 
-from sdd import checkpoint, experiment, lookup
 from sdd import config as config_lib
+from sdd import experiment, lookup
 from sdd import mesh as mesh_lib
 from sdd.build import make_optimizer
 from sdd.config import RunConfig
@@ -67,10 +67,10 @@ def compiled_step(
         model = make_model(config.model, vocab_size)
         step = lookup.resolve(config.step.name).make(config.step.options)
         optimizer, _ = make_optimizer(config.optimizer, config.train.num_steps)
-        params = checkpoint.abstract(lambda: model.init(jax.random.key(0)))  # a key that is never made
-        zero = checkpoint.abstract(lambda: jnp.zeros((), jnp.int32))
-        opt_state = checkpoint.abstract(optimizer.init, params)
-        state = TrainState(zero, params, opt_state, checkpoint.abstract(step.begin, params), zero, zero)
+        params = mesh_lib.abstract(lambda: model.init(jax.random.key(0)))  # a key that is never made
+        zero = mesh_lib.abstract(lambda: jnp.zeros((), jnp.int32))
+        opt_state = mesh_lib.abstract(optimizer.init, params)
+        state = TrainState(zero, params, opt_state, mesh_lib.abstract(step.begin, params), zero, zero)
         train_step = make_train_step(step, model, optimizer, micro_batches=config.train.micro_batches)
         return train_step.lower(state, abstract_batch(config, *lengths)).compile()
 

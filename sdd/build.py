@@ -25,7 +25,7 @@ from sdd.model import make as make_model
 from sdd.sampling import Sampler
 from sdd.steps.base import LossBatch, StepDef, make_train_step
 from sdd.tasks.base import TRAIN, Task
-from sdd.types import TrainState
+from sdd.types import Params, TrainState
 
 _BLOCK = 32  # tokens of a response whose logits are held at once while likelihoods are measured
 
@@ -33,6 +33,7 @@ _BLOCK = 32  # tokens of a response whose logits are held at once while likeliho
 class Parts(NamedTuple):
     """Attributes:
     mesh: the device mesh.
+    sampling_mesh: the one that rollouts are drawn on, often the same.
     task: examples, prompts and the verifier.
     step: the method.
     model: the decoder.
@@ -41,11 +42,13 @@ class Parts(NamedTuple):
     train_step: ``(state, batch) -> (state, metrics)``.
     sampler: draws the rollouts that are trained on.
     eval_sampler: ``num_samples -> Sampler`` for evaluation.
+    for_sampling: moves parameters to where they are sampled from.
     embedders: of texts, for evaluation.
     information: what responses say about each other, for evaluation; None where nobody asks.
     """
 
     mesh: Mesh
+    sampling_mesh: Mesh
     task: Task
     step: StepDef
     model: Model
@@ -54,6 +57,7 @@ class Parts(NamedTuple):
     train_step: Callable[[TrainState, LossBatch], tuple[TrainState, dict[str, Any]]]
     sampler: Sampler
     eval_sampler: Callable[[int], Sampler]
+    for_sampling: Callable[[Params], Params]
     embedders: tuple[Embedder, ...]
     information: information.Measure | None
 
@@ -71,7 +75,9 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
       ConfigError: what the config asks for does not fit the task or the mesh.
     """
     mesh = mesh_lib.make_mesh(config.mesh)
-    check_mesh(config, mesh)
+    sampling_mesh = mesh_lib.sampling_mesh(config.mesh, mesh)
+    for each in (mesh, sampling_mesh):
+        check_mesh(config, each)
     task = make_task(config, data_dir)
     teacher_length = task.demonstration_context_length
     check_lengths(config, task.context_length, task.response_length, teacher_length)
@@ -98,6 +104,7 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
     filters = SamplingConfig(config.eval.temperature, config.eval.top_k, config.eval.top_p, config.eval.min_p)
     return Parts(
         mesh=mesh,
+        sampling_mesh=sampling_mesh,
         task=task,
         step=step,
         model=model,
@@ -108,9 +115,19 @@ def make_parts(config: RunConfig, data_dir: Path) -> Parts:
         ),
         sampler=sampler(config.sampling, config.train.group_size),
         eval_sampler=functools.cache(lambda num_samples: sampler(filters, num_samples)),
+        for_sampling=functools.partial(move, model, mesh, sampling_mesh),
         embedders=load_embedders(config.eval.embedders),
         information=make_information(config, model, task, mesh),
     )
+
+
+def move(model: Model, mesh: Mesh, sampling_mesh: Mesh, params: Params) -> Params:
+    """Parameters on the mesh of training -> on that of sampling, from device to device."""
+    if sampling_mesh == mesh:
+        return params
+    with jax.set_mesh(sampling_mesh):
+        like = mesh_lib.abstract(lambda: model.init(jax.random.key(0)))
+    return jax.device_put(params, jax.tree.map(lambda x: x.sharding, like))
 
 
 def load_embedders(names: Sequence[str]) -> tuple[Embedder, ...]:

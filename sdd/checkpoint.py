@@ -8,7 +8,6 @@ that reads back whole is the one that is used.
 """
 
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from sdd.config import ConfigError
 from sdd.mesh import rows
@@ -37,17 +35,6 @@ class Restored(NamedTuple):
     meta: dict[str, Any]
     ahead: Rollouts | None
     damaged: tuple[tuple[int, str], ...]
-
-
-def abstract(make: Callable[..., Any], *args: Any) -> Any:
-    """Shapes and shardings of what ``make(*args)`` would return on the mesh in use; nothing is computed."""
-    mesh = jax.sharding.get_mesh()
-
-    def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = x.sharding.spec if x.sharding else P()  # none: the same number on every device
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map(on_mesh, jax.eval_shape(make, *args))
 
 
 def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
@@ -80,7 +67,7 @@ def restore_newest(manager: ocp.CheckpointManager, template: TrainState) -> Rest
     """The newest checkpoint that reads back whole, or None where there is none.
 
     Damaged ones are moved aside (``damaged_<step>``), never deleted. The template's shapes and shardings
-    are enough; see :func:`abstract`.
+    are enough; see `sdd.mesh.abstract`.
 
     Raises:
       ConfigError: there are checkpoints and none of them can be read.

@@ -29,9 +29,10 @@ def sample(job: Job, params: Params, examples: list[Example], step: int) -> Roll
     tokens_BxP, length_B = pad_contexts(task, [task.prompt(e) for e in examples], task.context_length)
     num_rows = len(examples) * config.train.group_size
     row_ids_N = jax.process_index() * num_rows + np.arange(num_rows, dtype=np.int32)
-    context, length, row_ids = mesh_lib.put_rows(job.parts.mesh, (tokens_BxP, length_B, row_ids_N))
-    key = stream_key(config.seed, "sample", step)
-    return job.parts.sampler(params, context, length, row_ids, key)
+    mesh, params = job.parts.sampling_mesh, job.parts.for_sampling(params)
+    with jax.set_mesh(mesh):
+        context, length, row_ids = mesh_lib.put_rows(mesh, (tokens_BxP, length_B, row_ids_N))
+        return job.parts.sampler(params, context, length, row_ids, stream_key(config.seed, "sample", step))
 
 
 def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | None:
@@ -48,10 +49,15 @@ def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | N
     return sample(job, params, examples, step)
 
 
-@jax.jit
 def longest(rollouts: Rollouts) -> jax.Array:
-    """Tokens of the longest response of all processes, which must agree on shapes."""
-    return jnp.max(jnp.sum(rollouts.mask_NxT, axis=1))
+    """Tokens of the longest response of all processes, which must agree on shapes; still on the device."""
+    with jax.set_mesh(rollouts.mask_NxT.sharding.mesh):
+        return _longest(rollouts.mask_NxT)
+
+
+@jax.jit
+def _longest(mask_NxT: jax.Array) -> jax.Array:
+    return jnp.max(jnp.sum(mask_NxT, axis=1))
 
 
 def graded(
@@ -61,7 +67,11 @@ def graded(
     task, max_tokens = job.parts.task, rollouts.mask_NxT.shape[1]
     host = mesh_lib.get_rows(rollouts)
     columns = columns_for(int(longest), max_tokens)
-    rollouts, host = first_columns(rollouts, columns), first_columns(host, columns)
+    host = first_columns(host, columns)
+    if job.parts.sampling_mesh == job.parts.mesh:
+        rollouts = first_columns(rollouts, columns)
+    else:
+        rollouts = mesh_lib.put_rows(job.parts.mesh, host)
     grades = grade(task, examples, host)
     return rollouts, Graded(examples, host, grades, job.config.train.group_size, max_tokens)
 

@@ -18,6 +18,7 @@ from sdd import lookup
 from sdd.ranges import check_ranges
 from sdd.settings import (
     EvalConfig,
+    LayoutConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
@@ -32,6 +33,7 @@ from sdd.typed import ConfigError, build, convert, unknown_key
 __all__ = [
     "ConfigError",
     "EvalConfig",
+    "LayoutConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -227,6 +229,9 @@ def _defaults(cls: Any) -> dict[str, Any]:
     hints, values = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
         value = None
+        if dataclasses.is_dataclass(hints[field.name]):  # a section within the section
+            values[field.name] = _defaults(hints[field.name])
+            continue
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         elif field.default is not dataclasses.MISSING:

@@ -54,6 +54,8 @@ def sample_prompts(
     columns = pad_contexts(task, contexts, context_length)[0].shape[1]
 
     share = prompts_per_call // jax.process_count()
+    with jax.set_mesh(mesh):  # the key may have been made on another mesh
+        key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)))
 
     def call(start: int):
         first = start + jax.process_index() * share
@@ -61,8 +63,9 @@ def sample_prompts(
         chunk = [contexts[i] for i in own] + [contexts[0]] * (share - len(own))
         tokens, length = pad_left(chunk, columns, task.tokenizer.pad_id)
         row_ids = first * num_samples + np.arange(share * num_samples, dtype=np.int32)
-        tokens, length, row_ids = mesh_lib.put_rows(mesh, (tokens, length.astype(np.int32), row_ids))
-        return own, sampler(params, tokens, length, row_ids, key)
+        with jax.set_mesh(mesh):
+            tokens, length, row_ids = mesh_lib.put_rows(mesh, (tokens, length.astype(np.int32), row_ids))
+            return own, sampler(params, tokens, length, row_ids, key)
 
     starts = range(0, len(contexts), prompts_per_call)
     ahead = call(starts[0])

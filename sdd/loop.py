@@ -197,10 +197,10 @@ def initialised(config: RunConfig, parts: Parts, like: TrainState) -> TrainState
 
 def abstract_state(parts: Parts) -> TrainState:
     """Shapes and shardings of what `init_state` makes: what a checkpoint is restored into."""
-    params = checkpoint.abstract(parts.model.init, jax.random.key(0))
-    opt_state = checkpoint.abstract(parts.optimizer.init, lora.split(params)[0])
-    teacher = checkpoint.abstract(lambda params: parts.step.begin(lora.merged(params)), params)
-    zero = checkpoint.abstract(lambda: jnp.zeros((), jnp.int32))
+    params = mesh_lib.abstract(parts.model.init, jax.random.key(0))
+    opt_state = mesh_lib.abstract(parts.optimizer.init, lora.split(params)[0])
+    teacher = mesh_lib.abstract(lambda params: parts.step.begin(lora.merged(params)), params)
+    zero = mesh_lib.abstract(lambda: jnp.zeros((), jnp.int32))
     return TrainState(zero, params, opt_state, teacher, zero, zero)
 
 

@@ -4,17 +4,18 @@ The mesh is always explicit (``AxisType.Explicit``): shardings are part of the
 types of the arrays. One device is the mesh (1, 1, 1), not a special case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sdd.config import ConfigError, MeshConfig
+from sdd.config import ConfigError, LayoutConfig, MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # rows are split over both: fsdp is data parallelism with sharded parameters
@@ -30,11 +31,14 @@ RULES = {
 }
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig | LayoutConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the explicit mesh (data, fsdp, tensor); a size of -1 takes what is left.
 
+    Where the devices are slices of TPU chips, joined by the data centre's network, only the data axis crosses
+    from one slice to another: what the other axes move stays within the slice's own network.
+
     Raises:
-      ConfigError: the sizes do not multiply to the number of devices.
+      ConfigError: the sizes do not multiply to the number of devices, or do not fit the slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -46,7 +50,32 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not fill "
             f"{len(devices)} devices; the sizes must multiply to {len(devices)} (one of them may be -1)"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+    explicit = (AxisType.Explicit,) * 3
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if devices[0].platform != "tpu" or slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=explicit, devices=devices)
+    if sizes[0] % slices:
+        raise ConfigError(
+            f"mesh: data={sizes[0]}: the job has {slices} slices, which only data may cross; "
+            f"valid: a multiple of {slices}"
+        )
+    within = (sizes[0] // slices, *sizes[1:])
+    grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices)
+    return Mesh(grid, AXES, axis_types=explicit)
+
+
+def sampling_mesh(config: MeshConfig, mesh: Mesh) -> Mesh:
+    """The mesh that rollouts are drawn on: the same devices, in another layout where one is asked for.
+
+    Raises:
+      ConfigError: as `make_mesh`.
+    """
+    if config.sampling == LayoutConfig():
+        return mesh
+    try:
+        return make_mesh(config.sampling, list(mesh.devices.flat))
+    except ConfigError as error:
+        raise ConfigError(f"config.mesh.sampling: {error}") from None
 
 
 def spec(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
@@ -58,6 +87,17 @@ def spec(logical: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Abstr
         fits = size % int(np.prod([mesh.shape[a] for a in parts], dtype=int)) == 0
         axes.append(axis if fits else None)
     return P(*axes)
+
+
+def abstract(make: Callable[..., Any], *args: Any) -> Any:
+    """Shapes and shardings of what ``make(*args)`` would return on the mesh in use; nothing is computed."""
+    mesh = jax.sharding.get_mesh()
+
+    def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if x.sharding else P()  # none: the same number on every device
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(on_mesh, jax.eval_shape(make, *args))
 
 
 def rows(rank: int) -> P:

@@ -1,5 +1,6 @@
 """Which values of a config are in range, and which fit each other."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -88,6 +89,8 @@ def check_ranges(run: Any, root: str) -> None:
         for name, valid in fields.items():
             _in_range(f"{root}.{section}.{name}", getattr(getattr(run, section), name), valid)
     _check_mesh(run.mesh, f"{root}.mesh")
+    if any(dataclasses.astuple(run.mesh.sampling)):  # all 0: as in training
+        _check_mesh(run.mesh.sampling, f"{root}.mesh.sampling")
     _check_eval(run.eval, f"{root}.eval")
     updates = run.train.num_steps * run.train.updates_per_batch
     if run.optimizer.warmup_steps > updates:

@@ -106,18 +106,36 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayoutConfig:
+    """Sizes of a mesh of the same devices for sampling; all 0: that of training.
+
+    Attributes:
+      data: see `MeshConfig`, as are the next two.
+      fsdp: each token that is decoded reads all parameters, so that 1 is better where they fit.
+      tensor: splits the reading of parameters, and the caches.
+    """
+
+    data: int = 0
+    fsdp: int = 0
+    tensor: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Sizes of the device mesh; their product is the number of devices.
 
     Attributes:
-      data: ways that rows are split with whole parameters; -1: what the others leave.
+      data: ways that rows are split with whole parameters; -1: what the others leave. Slices of a multi-slice
+        job are split along it.
       fsdp: ways that rows and parameters are split; -1 as above.
       tensor: ways that heads, MLP and vocabulary are split; -1 as above.
+      sampling: another layout to sample in; parameters are moved there once a step.
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sampling: LayoutConfig = LayoutConfig()
 
 
 @dataclasses.dataclass(frozen=True)

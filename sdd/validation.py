@@ -144,7 +144,8 @@ def sample(
     Raises:
       Interrupted: the run was asked to stop.
     """
-    multiple = mesh_lib.row_multiple(job.parts.mesh)
+    mesh, params = job.parts.sampling_mesh, job.parts.for_sampling(params)
+    multiple = mesh_lib.row_multiple(mesh)
     wanted = min(max(job.config.eval.rows_per_call // size.num_samples, 1), size.num_prompts)
     calls = sample_prompts(
         job.parts.task,
@@ -152,7 +153,7 @@ def sample(
         job.parts.eval_sampler(size.num_samples),
         params,
         key,
-        job.parts.mesh,
+        mesh,
         context_length=context_length,
         prompts_per_call=-(-wanted // multiple) * multiple,
         num_samples=size.num_samples,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sdd import build, checkpoint
+from sdd import mesh as mesh_lib
 from sdd.config import OptimizerConfig
 from sdd.steps import sdsd
 from sdd.steps.base import init_state
@@ -66,7 +67,7 @@ def test_abstract():
     mesh = tiny_mesh(2, 2, 2)
     make = lambda key: (tiny_model().init(key), jnp.zeros((), jnp.int32))  # noqa: E731
     with jax.set_mesh(mesh):
-        shapes, arrays = checkpoint.abstract(make, jax.random.key(0)), make(jax.random.key(0))
+        shapes, arrays = mesh_lib.abstract(make, jax.random.key(0)), make(jax.random.key(0))
     for x, wanted in zip(jax.tree.leaves(shapes[0]), jax.tree.leaves(arrays[0]), strict=True):
         assert isinstance(x, jax.ShapeDtypeStruct)
         assert (x.shape, x.dtype, x.sharding) == (wanted.shape, wanted.dtype, wanted.sharding)

@@ -92,9 +92,10 @@ def test_a_mesh_of_eight_devices_gives_what_one_gives(expected):
 
 def test_calls_have_one_size_and_hold_each_context_once():
     seen = []
-    for index_C, num_real in information.calls(15, 4):
+    for index_C, real in information.calls(15, 4):
         assert len(index_C) == 4 and (index_C < 15).all()
-        seen += index_C[:num_real].tolist()
+        assert index_C[: len(real)].tolist() == list(real)
+        seen += real
     assert seen == list(range(15))
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from sdd import checkpoint
+from sdd import mesh as mesh_lib
 from sdd.mesh import P
 from sdd.model import Model
 from sdd.model.hf_export import FREE, every_window
@@ -115,7 +115,7 @@ def nearest(name: str, others: Iterable[str]) -> str:
 def abstract_params(model: Model, mesh: Mesh) -> Params:
     """The parameters' shapes and shardings, as ``model.init`` lays them out; nothing is computed."""
     with jax.set_mesh(mesh):
-        return checkpoint.abstract(model.init, jax.random.key(0))
+        return mesh_lib.abstract(model.init, jax.random.key(0))
 
 
 def path_name(path: tuple[Any, ...]) -> str:
