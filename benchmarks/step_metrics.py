@@ -23,8 +23,9 @@ from common.timing import ratios, report
 from sdd import config as config_lib
 from sdd import experiment, overrides
 from sdd.build import make_parts
+from sdd.initial import first_state
 from sdd.job import Job
-from sdd.loop import first_state, train_one
+from sdd.loop import train_one
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "concept_graph" / "sdsd.py"
 NEVER = 10**9

@@ -17,6 +17,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
+from sdd import runfolder
 from sdd.config import ConfigError
 from sdd.mesh import rows
 from sdd.typed import error_line
@@ -40,7 +41,7 @@ class Restored(NamedTuple):
 def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
     """Opens ``<workdir>/checkpoints``, keeping the newest ``keep``."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-    return ocp.CheckpointManager(epath.Path(workdir).absolute() / "checkpoints", options=options)
+    return ocp.CheckpointManager(runfolder.folder(workdir) / "checkpoints", options=options)
 
 
 def save(
@@ -139,7 +140,7 @@ def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
     Raises:
       ConfigError: there is no checkpoint, it is damaged, or its parameters are not the template's.
     """
-    folder = epath.Path(run_folder).absolute() / "checkpoints"
+    folder = runfolder.folder(run_folder) / "checkpoints"
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
     if not steps:
         raise ConfigError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdd.measure.command import HELP as MEASURE_HELP
+from sdd.plan.command import HELP as PLAN_HELP
 from sdd.weights.command import HELP as CONVERT_HELP
 
 FINISHED, FAILED, USAGE, NONFINITE, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
@@ -32,6 +33,7 @@ usage:
   sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
   sdd report DIR                                               write the report of a study or a run
   sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
+  sdd plan CONFIG_FILE --topology=T [--fit] [--json]           what it needs on chips that are not there
   sdd convert SRC DST                                          weights from one kind of folder to another
 
 examples:
@@ -116,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "run": Command(RUN_HELP, run),
         "report": Command(REPORT_HELP, report),
         "measure": Command(MEASURE_HELP, partial(on_the_cpu, "sdd.measure.command")),
+        "plan": Command(PLAN_HELP, partial(on_the_cpu, "sdd.plan.command")),
         "convert": Command(CONVERT_HELP, partial(on_the_cpu, "sdd.weights.command")),
     }
     if not args or args[0] in ("-h", "--help", "help"):

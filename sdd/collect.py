@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdd import mesh as mesh_lib
+from sdd.checkpoint import Restored
 from sdd.data import columns_for, pad_right
 from sdd.evaluate import grade
-from sdd.job import Job
+from sdd.job import Job, announce
 from sdd.rng import stream_key, stream_rng
 from sdd.steps.base import Graded
 from sdd.tasks.base import Example
@@ -47,6 +48,22 @@ def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | N
     examples = next(data)
     data.set_state(position)
     return sample(job, params, examples, step)
+
+
+def row_layout(job: Job) -> dict[str, Any]:
+    """Whose rows lie where in global arrays; kept in checkpoints for `usable_ahead`."""
+    meshes = job.parts.mesh, job.parts.sampling_mesh
+    return {"processes": jax.process_count(), "in_order": all(map(mesh_lib.rows_are_in_order, meshes))}
+
+
+def usable_ahead(job: Job, restored: Restored) -> Rollouts | None:
+    """The rollouts that a checkpoint holds, if their rows are those of the same prompts on this mesh too."""
+    then, now = restored.meta["rows"], row_layout(job)
+    if restored.ahead is None or then == now or (then["in_order"] and now["in_order"]):
+        return restored.ahead
+    message = "rollouts that were sampled ahead are sampled anew: their rows lie elsewhere on this mesh"
+    announce(job, int(restored.state.step), "resampled", message)
+    return None
 
 
 def longest(rollouts: Rollouts) -> jax.Array:

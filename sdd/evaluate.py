@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -55,7 +56,7 @@ def sample_prompts(
 
     share = prompts_per_call // jax.process_count()
     with jax.set_mesh(mesh):  # the key may have been made on another mesh
-        key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)))
+        key = jax.random.wrap_key_data(jnp.asarray(np.asarray(jax.random.key_data(key))))
 
     def call(start: int):
         first = start + jax.process_index() * share

@@ -1,11 +1,11 @@
 """What stays the same through a run, and how the run speaks."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import rich.console
+from etils import epath
 from rich.markup import escape
 
 from sdd.build import Parts
@@ -21,14 +21,16 @@ class Job(NamedTuple):
     writers: the open logs.
     console: where to say what happens.
     stop_asked: ``() -> bool``, whether a signal asked the run to save and stop.
+    check_lock: raises ConfigError when another run has taken the folder over.
     """
 
     config: RunConfig
-    workdir: Path
+    workdir: epath.Path
     parts: Parts
     writers: Writers
     console: rich.console.Console
     stop_asked: Callable[[], bool]
+    check_lock: Callable[[], None] = lambda: None
 
 
 def say(job: Job, text: str) -> None:

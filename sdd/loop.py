@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import rich.console
+from etils import epath
 
-from sdd import checkpoint, collect, processes, runfolder, validation, weights
+from sdd import checkpoint, collect, initial, processes, runfolder, validation
 from sdd import mesh as mesh_lib
 from sdd.build import Parts, make_parts, parts_summary
-from sdd.config import ConfigError, RunConfig
+from sdd.config import RunConfig
 from sdd.data import batches
 from sdd.evaluate import batch_metrics
 from sdd.job import Job, announce, say
 from sdd.losses.mean import Mean
-from sdd.model import lora
-from sdd.model import make as make_model
-from sdd.rng import stream_key
 from sdd.signals import stop_on_signal
-from sdd.steps.base import LossBatch, init_state
+from sdd.steps.base import LossBatch
 from sdd.tasks.base import TRAIN
 from sdd.types import Rollouts, TrainState
 from sdd.writers import open_writers, progress
@@ -84,21 +81,23 @@ def run(
         config does not fit the task, the mesh or the run it starts from.
     """
     console = console or rich.console.Console()
-    workdir = Path(workdir).absolute()
+    workdir = runfolder.folder(workdir)
     with (
-        runfolder.locked(workdir),
+        runfolder.locked(workdir) as check_lock,
         runfolder.full_disk_in_one_line(workdir),
         stop_on_signal(str(workdir)) as stop_asked,
     ):
         runfolder.check_owner(workdir, config)
         with processes.first_alone(f"data of {workdir}"):
-            parts = make_parts(config, Path(data_dir) if data_dir else workdir / "data")
+            parts = make_parts(config, Path(data_dir) if data_dir else runfolder.data_folder(workdir))
         runfolder.claim(workdir, config)
         with jax.set_mesh(parts.mesh):
-            return start(config, workdir, parts, console, stop_asked)
+            return start(config, workdir, parts, console, stop_asked, check_lock)
 
 
-def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -> dict[str, Any]:
+def start(
+    config: RunConfig, workdir: epath.Path, parts: Parts, console, stop_asked, check_lock
+) -> dict[str, Any]:
     """Takes up the newest checkpoint, or begins anew; trains to the end and returns the final evaluation."""
     data = batches(
         parts.task.source(TRAIN),
@@ -109,9 +108,10 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
     )
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoint.open_manager(workdir, config.train.keep_checkpoints))
-        abstract = abstract_state(parts)
+        abstract = initial.abstract_state(parts)
+        runfolder.check_room(workdir, abstract)
         restored = checkpoint.restore_newest(manager, abstract)
-        state = restored.state if restored else initialised(config, parts, abstract)
+        state = restored.state if restored else initial.make(config, parts, abstract)
         writers = open_writers(
             workdir,
             tensorboard=config.writers.tensorboard,
@@ -119,13 +119,13 @@ def start(config: RunConfig, workdir: Path, parts: Parts, console, stop_asked) -
             enabled=jax.process_index() == 0,
         )
         stack.callback(writers.close)
-        job = Job(config, workdir, parts, writers, console, stop_asked)
+        job = Job(config, workdir, parts, writers, console, stop_asked, check_lock)
         say(job, parts_summary(parts, state))
         say_facts(job)
         if restored:
             data.set_state(restored.meta["data"])
             say_resumed(job, restored)
-        train(job, manager, state, data, restored.ahead if restored else None)
+        train(job, manager, state, data, collect.usable_ahead(job, restored) if restored else None)
         say_facts(job)
         final = validation.final_metrics(job)
         say(job, validation.summary(job, final))
@@ -171,37 +171,6 @@ def train(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | Non
                 checkpoint.wait(manager)
                 raise Stopped(f"stopped and saved at step {step}; the same command goes on from there")
     checkpoint.wait(manager)
-
-
-def first_state(config: RunConfig, parts: Parts) -> TrainState:
-    """The state before step 1, its parameters drawn from the seed."""
-    return init_state(parts.step, parts.optimizer, parts.model.init(stream_key(config.seed, "init", 0)))
-
-
-def initialised(config: RunConfig, parts: Parts, like: TrainState) -> TrainState:
-    """The state before step 1, with the parameters that ``config.train.init_from`` names, if it does.
-
-    Then only the adapters are drawn, where ``like`` has any: of a large model there is no second one.
-    """
-    if not config.train.init_from:
-        return first_state(config, parts)
-    bare = make_model(lora.plain(config.model), parts.model.vocab_size)
-    try:
-        params = weights.load_params(config.train.init_from, bare, parts.mesh)
-    except ConfigError as error:
-        raise ConfigError(f"config.train.init_from: {error}") from None
-    if lora.has(like.params):
-        params = lora.adapted(params, parts.model.init, stream_key(config.seed, "init", 0))
-    return init_state(parts.step, parts.optimizer, params)
-
-
-def abstract_state(parts: Parts) -> TrainState:
-    """Shapes and shardings of what `init_state` makes: what a checkpoint is restored into."""
-    params = mesh_lib.abstract(parts.model.init, jax.random.key(0))
-    opt_state = mesh_lib.abstract(parts.optimizer.init, lora.split(params)[0])
-    teacher = mesh_lib.abstract(lambda params: parts.step.begin(lora.merged(params)), params)
-    zero = mesh_lib.abstract(lambda: jnp.zeros((), jnp.int32))
-    return TrainState(zero, params, opt_state, teacher, zero, zero)
 
 
 def say_facts(job: Job) -> None:
@@ -289,8 +258,9 @@ def log_pending(job: Job, pending: Pending | None) -> None:
 
 def save(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | None) -> None:
     """Starts a checkpoint, after the logs up to its step are on the disk."""
+    job.check_lock()
     job.writers.flush(fsync=True)
-    checkpoint.save(manager, state, {"data": data.get_state()}, ahead)
+    checkpoint.save(manager, state, {"data": data.get_state(), "rows": collect.row_layout(job)}, ahead)
 
 
 def progress_text(pending: Pending) -> str:

@@ -110,13 +110,26 @@ def row_multiple(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def owners(mesh: Mesh) -> np.ndarray:
+    """The process of each device, with a row for each part of a batch's rows."""
+    process_of = np.vectorize(lambda device: device.process_index)
+    return process_of(mesh.devices).reshape(row_multiple(mesh), -1)
+
+
 def rows_stay_apart(mesh: Mesh) -> bool:
     """Whether every row of a batch lies on devices of one process, and each process has as many rows."""
-    owner_RxT = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(
-        row_multiple(mesh), -1
-    )
+    owner_RxT = owners(mesh)
     even = len(set(np.unique(owner_RxT[:, 0], return_counts=True)[1].tolist())) == 1
     return even and bool((owner_RxT == owner_RxT[:, :1]).all())
+
+
+def rows_are_in_order(mesh: Mesh) -> bool:
+    """Whether a global array begins with the rows of process 0, then come those of process 1, and so on.
+
+    Only then do its rows belong to the same prompts for every number of processes; devices may be in another
+    order, to be near each other.
+    """
+    return bool((np.diff(owners(mesh)[:, 0]) >= 0).all())
 
 
 def put_rows(mesh: Mesh, tree: Any) -> Any:

@@ -2,8 +2,7 @@
 
 JSON has no NaN and no infinity: a non-finite number is written as ``null``. Every other float is written
 with the shortest digits that read back to the same float64, so equal files mean equal bits. Paths go
-through ``etils.epath``; whole files can live in an object store (``gs://``), but a line cannot be appended
-there, so the four ``.jsonl`` logs need a local work directory.
+through ``etils.epath``, so that a run folder may be in an object store (``gs://...``).
 """
 
 import dataclasses
@@ -18,10 +17,12 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
+from sdd import logfile
+from sdd.config import ConfigError
+from sdd.logfile import PathLike, is_local
 from sdd.progress import printable as printable
 from sdd.progress import progress as progress  # the loop shows and writes from one place
 
-PathLike = str | os.PathLike[str]
 LOGS = ("metrics", "timings", "evaluations", "events")
 
 
@@ -96,14 +97,10 @@ def _step_of(line: bytes) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
-
-
 def _write_atomic(path: PathLike, chunks: Iterable[bytes]) -> None:
     target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not _is_local(target):  # an object appears whole, once it is complete
+    if not is_local(target):  # an object appears whole, once it is complete
         target.write_bytes(b"".join(chunks))
         return
     temporary = Path(target).with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -118,27 +115,6 @@ def _write_atomic(path: PathLike, chunks: Iterable[bytes]) -> None:
 
 
 # ---- logs -----------------------------------------------------------------------------------------------
-
-
-def open_log(path: PathLike) -> IO[bytes]:
-    """Opens a JSONL log for append.
-
-    Raises:
-      ValueError: the path is in an object store, where nothing can be appended.
-    """
-    target = epath.Path(path)
-    if not _is_local(target):
-        raise ValueError(
-            f"cannot append to '{target}': object stores take whole files; valid: a local --workdir"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    file = open(target, "a+b")  # noqa: SIM115 (Writers.close closes it)
-    if size := file.seek(0, os.SEEK_END):
-        file.seek(size - 1)
-        if file.read(1) != b"\n":  # after a crash: keep the torn line apart from the next one
-            file.write(b"\n")
-            file.flush()
-    return file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +159,7 @@ class Writers:
     def flush(self, fsync: bool = False) -> None:
         """Hands everything to the operating system; with ``fsync`` waits until it is on the disk."""
         for log in self.logs.values():
-            log.flush()
-            if fsync:
-                os.fsync(log.fileno())
+            logfile.sync(log, fsync)
         if self.tensorboard:
             self.tensorboard.flush()
 
@@ -223,20 +197,25 @@ def open_writers(
       enabled: False on every host but the first: nothing is opened and nothing written.
 
     Raises:
-      ValueError: TensorBoard is asked for and not installed, or ``workdir`` is in an object store.
+      ConfigError: TensorBoard is asked for and not installed, or ``workdir`` is in an object store,
+        which its writer cannot append to.
     """
     if not enabled:
         return Writers({})
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ValueError(
-            "writers.tensorboard: tensorboardX is not installed; run: pip install 'sdd[tensorboard]'"
+        raise ConfigError(
+            "config.writers.tensorboard: tensorboardX is not installed; run: pip install 'sdd[tensorboard]'"
         )
     folder = epath.Path(workdir)
+    if tensorboard and not is_local(folder):
+        raise ConfigError(
+            f"config.writers.tensorboard: {folder} is in an object store; valid: a local --workdir"
+        )
     paths = {name: folder / f"{name}.jsonl" for name in LOGS}
     if resume_step is not None:
         for path in paths.values():
             truncate_after(path, resume_step)
-    logs = {name: open_log(path) for name, path in paths.items()}
+    logs = {name: logfile.open_log(path) for name, path in paths.items()}
     if not tensorboard:
         return Writers(logs)
     import tensorboardX

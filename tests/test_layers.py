@@ -12,6 +12,7 @@ ROOMS = (
     *(
         "health",
         "progress",
+        "logfile",
         "writers",
         "runfolder",
         "checkpoint",
@@ -19,6 +20,7 @@ ROOMS = (
         "evaluate",
         "job",
         "collect",
+        "initial",
         "validation",
         "signals",
     ),
@@ -31,6 +33,7 @@ ROOMS = (
         "testing",
         "overrides",
         "experiment",
+        "plan",
         "allocator",
         "cli",
         "__main__",

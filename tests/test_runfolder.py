@@ -3,16 +3,20 @@ import errno
 import json
 import subprocess
 import sys
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from sdd import config, runfolder
 from sdd.config import ConfigError
 
 HOLD = """
 import sys
+import types
 from pathlib import Path
 from sdd import runfolder
 with runfolder.locked(Path(sys.argv[1])):
@@ -97,3 +101,21 @@ def test_a_batch_comes_back(tmp_path):
 def test_environment_names_versions_and_devices():
     found = runfolder.environment()
     assert found["num_devices"] == 8 and found["platform"] == "cpu" and "jax" in found["versions"]
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused(tmp_path, monkeypatch):
+    state = {"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32), "n": np.zeros((), np.int32)}
+    runfolder.check_room(epath.Path(tmp_path), state)
+    monkeypatch.setattr(runfolder.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=4_000_003))
+    with pytest.raises(ConfigError, match=r"0\.00 GB free, a checkpoint takes 0\.00 GB; valid: a folder"):
+        runfolder.check_room(epath.Path(tmp_path), state)
+    monkeypatch.setattr(runfolder.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=4_000_004))
+    runfolder.check_room(epath.Path(tmp_path), state)
+
+
+def test_a_task_keeps_its_data_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert runfolder.data_folder(runfolder.folder(tmp_path / "run")) == tmp_path / "run" / "data"
+    remote = runfolder.data_folder(runfolder.folder("gs://bucket/run"))
+    assert remote.parent == tmp_path / "sdd" / "data"
+    assert remote != runfolder.data_folder(runfolder.folder("gs://bucket/other"))

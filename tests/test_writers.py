@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdd import writers
+from sdd import logfile, writers
 
 
 def lines(path) -> list:
@@ -190,7 +191,7 @@ def test_append_goes_on_below_a_torn_line(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')
     for step in (2, 3):
-        log = writers.open_log(path)
+        log = logfile.open_log(path)
         log.write(writers.to_line({"step": step}))
         log.close()
     assert path.read_bytes() == b'{"step": 1}\n{"st\n{"step": 2}\n{"step": 3}\n'
@@ -210,13 +211,6 @@ def test_other_hosts_write_nothing(tmp_path):
     logs.flush(fsync=True)
     logs.close()
     assert not (tmp_path / "run").exists()
-
-
-def test_an_object_store_cannot_hold_a_log():
-    with pytest.raises(
-        ValueError, match=r"cannot append to 'gs://bucket/run/metrics.jsonl': .*valid: a local"
-    ):
-        writers.open_log("gs://bucket/run/metrics.jsonl")
 
 
 def test_tensorboard_gets_the_finite_scalars(tmp_path):
@@ -289,3 +283,21 @@ def test_text_cannot_act_on_the_terminal_or_style_itself(terminal):
 
 def test_switched_off_it_shows_nothing():
     assert shown(terminal=True, total=3, enabled=False) == ""
+
+
+def test_a_log_in_a_store_is_uploaded_whole_and_seldom(tmp_path):
+    target, now = epath.Path(tmp_path / "metrics.jsonl"), [0.0]
+    target.write_bytes(b'{"step": 1}\n{"st')  # what a crash left
+    log = logfile.ObjectLog(target, lambda: now[0])
+    log.write(b'{"step": 2}\n')
+    log.flush()
+    assert target.read_bytes() == b'{"step": 1}\n{"st'
+    now[0] = 31.0
+    log.flush()
+    assert target.read_bytes() == b'{"step": 1}\n{"st\n{"step": 2}\n'
+    log.write(b'{"step": 3}\n')
+    logfile.sync(log)
+    assert target.read_bytes().endswith(b'{"step": 3}\n')
+    log.write(b'{"step": 4}\n')
+    log.close()
+    assert target.read_bytes().endswith(b'{"step": 4}\n')

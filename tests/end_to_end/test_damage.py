@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import shutil
+import time
 
 import pytest
 
@@ -81,3 +83,29 @@ def test_all_damaged(small, quiet_run, copy):
     assert "\n" not in str(caught.value)
     now = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "terminal.txt"}
     assert now == before
+
+
+def test_a_half_written_checkpoint_and_a_stale_lock(small, quiet_run, undisturbed, leaves, copy):
+    """What a process leaves that is gone: a folder without all its parts, a temporary one, a lock."""
+    for name in ("metrics.jsonl", "evaluations.jsonl"):  # as if it had stopped after step 4
+        lines = (copy / name).read_text().splitlines(keepends=True)
+        (copy / name).write_text("".join(line for line in lines if json.loads(line)["step"] <= 4))
+    newest = copy / "checkpoints" / "6"
+    for part in ("rest", "meta"):
+        shutil.rmtree(newest / part)
+    shutil.copytree(newest, copy / "checkpoints" / "8.orbax-checkpoint-tmp-1")
+    (copy / ".lock").write_text("a process that is gone")
+    shown = quiet_run(small(), copy)
+    assert "checkpoint 6 is damaged" in shown and "resuming from step 4" in shown
+    assert leaves(copy) == leaves(undisturbed)
+
+
+@pytest.mark.parametrize("seconds", [-(10**8), 10**8])
+def test_clocks_may_disagree(small, quiet_run, undisturbed, leaves, copy, seconds):
+    """Files that another host wrote, years ago or years ahead by its clock: steps count, not times."""
+    newest = copy / "checkpoints" / "6"
+    shutil.rmtree(newest)
+    for path in [*copy.rglob("*"), copy]:
+        os.utime(path, (time.time() + seconds,) * 2)
+    assert "resuming from step 4" in quiet_run(small(), copy)
+    assert leaves(copy) == leaves(undisturbed)

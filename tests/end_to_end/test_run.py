@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sdd import checkpoint, loop, mesh, runfolder
+from sdd import checkpoint, initial, loop, mesh, runfolder
 from sdd.config import ConfigError, MeshConfig
 
 
@@ -138,7 +138,7 @@ def test_init_from(small, undisturbed):
     config = small(train_init_from=str(undisturbed))
     parts = loop.make_parts(small(), None)
     with jax.set_mesh(parts.mesh):
-        state = loop.initialised(config, parts, loop.first_state(config, parts))
+        state = initial.make(config, parts, initial.first_state(config, parts))
     saved = json.loads((undisturbed / "checkpoints" / "6" / "meta" / "metadata").read_text())["digest"]
     begun = checkpoint.digest(state)
     assert all(begun[path] == bits for path, bits in saved.items() if path.startswith(".params"))

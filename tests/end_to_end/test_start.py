@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sdd import build, checkpoint, loop, weights
+from sdd import build, checkpoint, initial, loop, weights
 from sdd.config import OptimizerConfig
 from sdd.model import lora
 from sdd.steps import grpo, sdsd
@@ -59,7 +59,7 @@ def test_the_abstract_state_is_that_of_the_arrays(sizes, rank, step):
     optimizer, _ = build.make_optimizer(OptimizerConfig(), 10)
     with jax.set_mesh(tiny_mesh(*sizes)):
         arrays = init_state(step, optimizer, model.init(jax.random.key(0)))
-        shapes = loop.abstract_state(SimpleNamespace(step=step, optimizer=optimizer, model=model))
+        shapes = initial.abstract_state(SimpleNamespace(step=step, optimizer=optimizer, model=model))
     assert jax.tree.structure(shapes) == jax.tree.structure(arrays)
     for x, wanted in zip(jax.tree.leaves(shapes), jax.tree.leaves(arrays), strict=True):
         assert isinstance(x, jax.ShapeDtypeStruct)
@@ -72,9 +72,9 @@ def test_adapters_are_those_of_the_seed(small, monkeypatch):
     parts = loop.make_parts(config, None)
     monkeypatch.setattr(weights, "load_params", lambda path, model, mesh: model.init(jax.random.key(99)))
     with jax.set_mesh(parts.mesh):
-        drawn = loop.first_state(config, parts)
-        state = loop.initialised(config, parts, loop.abstract_state(parts))
-        again = loop.initialised(config, parts, drawn)  # what it looks like may have numbers
+        drawn = initial.first_state(config, parts)
+        state = initial.make(config, parts, initial.abstract_state(parts))
+        again = initial.make(config, parts, drawn)  # what it looks like may have numbers
     adapters = [x.params["layers"]["lora"] for x in (state, again, drawn)]
     jax.tree.map(np.testing.assert_array_equal, *adapters[:2])
     jax.tree.map(np.testing.assert_array_equal, *adapters[1:])
