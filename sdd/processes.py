@@ -118,7 +118,10 @@ def joined(at: Place | None, lost_after: float) -> Iterator[Callable[[int, str],
     try:
         jax.distributed.initialize(*at, heartbeat_timeout_seconds=int(4 * lost_after) + 60)
     except Exception as error:
-        raise ConfigError(f"the processes of this job did not find each other: {error_line(error)}") from None
+        raise ConfigError(
+            f"the processes of this job did not find each other: {error_line(error)}; one that is alone here: "
+            "--coordinator=127.0.0.1:7000 --num_processes=1 --process_id=0"
+        ) from None
     guard = watch.start(lost_after)
     try:
         yield guard.fail

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import rich.console
 from rich.markup import escape
 
@@ -37,7 +38,7 @@ def run(
       console: where to say what happens.
 
     Returns:
-      The claims, as in ``claims.json``.
+      The claims, as in ``claims.json``; of several processes the first writes them, and the others return {}.
     """
     console = console or rich.console.Console()
     workdir = Path(workdir).absolute()
@@ -49,8 +50,11 @@ def run(
             if name != WARM_START:
                 train = dataclasses.replace(config.train, init_from=str(folder / WARM_START))
                 config = dataclasses.replace(config, train=train)
-            console.print(f"[bold]seed {seed}: {escape(name)}[/]", highlight=False)
+            if jax.process_index() == 0:
+                console.print(f"[bold]seed {seed}: {escape(name)}[/]", highlight=False)
             loop.run(config, folder / name, console, data_dir=folder / "data")
+    if jax.process_index() != 0:
+        return {}
     claims = report.write_study_report(workdir, console)
     minutes = (time.monotonic() - began) / 60
     console.print(f"{escape(str(workdir / 'report.html'))}  ({minutes:.1f} minutes)", highlight=False)
