@@ -60,10 +60,9 @@ def check_run(args: list[str]) -> None:
 
 def check_command(line: str) -> None:
     words = shlex.split(line, comments=True)
-    if words[0] == "python" and words[1] == "launch/local.py":
-        assert (ROOT / words[1]).exists()
-        own, words = words[2 : words.index("--")], ["sdd", *words[words.index("--") + 1 :]]
-        assert {w for w in own if w.startswith("--")} <= {"--devices", "--dry_run"}
+    if words[0] == "python" and words[1].startswith("launch/"):
+        assert (ROOT / words[1]).exists()  # its own options: tests/launch/test_pages.py
+        words = ["sdd", *words[words.index("--") + 1 :]] if "--" in words else []
     match words:
         case ["sdd", "run", *args] if args not in ([], ["FILE", "--help"]):
             check_run(args)
