@@ -173,7 +173,7 @@ def check_mesh(config: RunConfig, mesh: Mesh) -> None:
       ConfigError: key, value and what divides.
     """
     multiple = mesh_lib.row_multiple(mesh)
-    if not mesh_lib.rows_stay_apart(mesh):
+    if not mesh_lib.rows_stay_apart(mesh.devices):
         raise ConfigError(
             f"config.mesh.tensor={mesh.shape['tensor']}: a row would lie on several processes, and each must "
             f"hold whole rows; valid: a divisor of the {jax.local_device_count()} devices of a process"

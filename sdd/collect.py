@@ -52,7 +52,7 @@ def sample_ahead(job: Job, params: Params, data: Any, step: int) -> Rollouts | N
 
 def row_layout(job: Job) -> dict[str, Any]:
     """Whose rows lie where in global arrays; kept in checkpoints for `usable_ahead`."""
-    meshes = job.parts.mesh, job.parts.sampling_mesh
+    meshes = job.parts.mesh.devices, job.parts.sampling_mesh.devices
     return {"processes": jax.process_count(), "in_order": all(map(mesh_lib.rows_are_in_order, meshes))}
 
 

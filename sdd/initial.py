@@ -38,7 +38,8 @@ def make(config: RunConfig, parts: Parts, like: TrainState) -> TrainState:
 
 def abstract_state(parts: Parts) -> TrainState:
     """Shapes and shardings of what `init_state` makes: what a checkpoint is restored into."""
-    params = mesh_lib.abstract(parts.model.init, jax.random.key(0))
+    init = parts.model.init
+    params = mesh_lib.abstract(lambda: init(jax.random.key(0)))  # its devices need not be there to hold a key
     opt_state = mesh_lib.abstract(parts.optimizer.init, lora.split(params)[0])
     teacher = mesh_lib.abstract(lambda params: parts.step.begin(lora.merged(params)), params)
     zero = mesh_lib.abstract(lambda: jnp.zeros((), jnp.int32))

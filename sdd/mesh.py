@@ -4,6 +4,7 @@ The mesh is always explicit (``AxisType.Explicit``): shardings are part of the
 types of the arrays. One device is the mesh (1, 1, 1), not a special case.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,18 +51,32 @@ def make_mesh(config: MeshConfig | LayoutConfig, devices: Sequence[jax.Device] |
             f"mesh: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not fill "
             f"{len(devices)} devices; the sizes must multiply to {len(devices)} (one of them may be -1)"
         )
-    explicit = (AxisType.Explicit,) * 3
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if devices[0].platform != "tpu" or slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=explicit, devices=devices)
-    if sizes[0] % slices:
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(index, []).append(device)
+    if sizes[0] % len(slices):
         raise ConfigError(
-            f"mesh: data={sizes[0]}: the job has {slices} slices, which only data may cross; "
-            f"valid: a multiple of {slices}"
+            f"mesh: data={sizes[0]}: the job has {len(slices)} slices, which only data may cross; "
+            f"valid: a multiple of {len(slices)}"
         )
-    within = (sizes[0] // slices, *sizes[1:])
-    grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices)
-    return Mesh(grid, AXES, axis_types=explicit)
+    within = (sizes[0] // len(slices), *sizes[1:])
+    grid = np.concatenate([lay_out(within, slices[index]) for index in sorted(slices)])
+    return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)
+
+
+def lay_out(sizes: tuple[int, int, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices as an array of the three axes, near each other along each, if jax can tell how.
+
+    A row of a batch must not lie on several processes: where jax's order would have it so, devices are
+    ordered by process.
+    """
+    for split in (False, True):  # whether an axis of the mesh may be a part of an axis of the chips' torus
+        with contextlib.suppress(NotImplementedError):
+            grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=split)
+            if rows_stay_apart(grid):
+                return grid
+    return np.array(sorted(devices, key=lambda d: (d.process_index, d.id))).reshape(sizes)
 
 
 def sampling_mesh(config: MeshConfig, mesh: Mesh) -> Mesh:
@@ -110,26 +125,26 @@ def row_multiple(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def owners(mesh: Mesh) -> np.ndarray:
-    """The process of each device, with a row for each part of a batch's rows."""
+def owners(devices_DxFxT: np.ndarray) -> np.ndarray:
+    """The process of each device of a mesh, with a row for each part of a batch's rows."""
     process_of = np.vectorize(lambda device: device.process_index)
-    return process_of(mesh.devices).reshape(row_multiple(mesh), -1)
+    return process_of(devices_DxFxT).reshape(-1, devices_DxFxT.shape[2])
 
 
-def rows_stay_apart(mesh: Mesh) -> bool:
+def rows_stay_apart(devices_DxFxT: np.ndarray) -> bool:
     """Whether every row of a batch lies on devices of one process, and each process has as many rows."""
-    owner_RxT = owners(mesh)
+    owner_RxT = owners(devices_DxFxT)
     even = len(set(np.unique(owner_RxT[:, 0], return_counts=True)[1].tolist())) == 1
     return even and bool((owner_RxT == owner_RxT[:, :1]).all())
 
 
-def rows_are_in_order(mesh: Mesh) -> bool:
+def rows_are_in_order(devices_DxFxT: np.ndarray) -> bool:
     """Whether a global array begins with the rows of process 0, then come those of process 1, and so on.
 
     Only then do its rows belong to the same prompts for every number of processes; devices may be in another
     order, to be near each other.
     """
-    return bool((np.diff(owners(mesh)[:, 0]) >= 0).all())
+    return bool((np.diff(owners(devices_DxFxT)[:, 0]) >= 0).all())
 
 
 def put_rows(mesh: Mesh, tree: Any) -> Any:

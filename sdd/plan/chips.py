@@ -35,10 +35,10 @@ class Chip(NamedTuple):
         return self.dcn_per_host / self.chips_per_host
 
 
-# cloud.google.com/tpu/docs/v5p, /v5e and /v6e. ICI is there the sum of both directions (v5p: 1200 GB/s, v5e: 400
-# GB/s) or of one (v6e: 3584 Gbit/s); here it is one. DCN: v5p 50 Gbit/s a chip; v5e 2 x 100, v6e 4 x 200 a host.
-# H100: NVIDIA's data sheet of the SXM board (1979 TFLOP/s are with sparsity; NVLink 900 GB/s is the sum of both
-# directions); a DGX H100 has eight 400 Gbit/s adapters (its data sheet).
+# cloud.google.com/tpu/docs/v5p, /v5e and /v6e. ICI is there the sum of both directions (v5p: 1200 GB/s,
+# v5e: 400 GB/s) or of one (v6e: 3584 Gbit/s); here it is one. DCN: v5p 50 Gbit/s a chip, v5e 2 x 100 a host,
+# v6e 4 x 200 a host. H100: NVIDIA's data sheet of the SXM board (its 1979 TFLOP/s are with sparsity, NVLink's
+# 900 GB/s the sum of both directions); a DGX H100 has eight adapters of 400 Gbit/s (its data sheet).
 CHIPS = {
     "v5p": Chip(95 * GB, 459e12, 2765 * GB, 600 * GB, 4 * 50 * GBIT, 4, 3),
     "v5e": Chip(16 * GB, 197e12, 819 * GB, 200 * GB, 2 * 100 * GBIT, 8, 2),
@@ -90,7 +90,8 @@ def parse(name: str, slices: int = 1) -> Topology:
     sizes = tuple(map(int, shape.split("x")))
     if len(sizes) != CHIPS[kind].rank:
         raise ConfigError(
-            f"--topology={name}: {kind} has {CHIPS[kind].rank} axes and this names {len(sizes)}; valid: {EXAMPLES}"
+            f"--topology={name}: {kind} has {CHIPS[kind].rank} axes and this names {len(sizes)}; "
+            f"valid: {EXAMPLES}"
         )
     if slices < 1:
         raise ConfigError(f"--slices={slices}: valid: 1 or more")

@@ -6,13 +6,11 @@ of a decoder, and what lies between them is fused by XLA. The mesh has explicit 
 array says how it is split, and from that follows a chip's part.
 """
 
-import collections
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from sdd.plan.hlo import Collective
 
@@ -35,14 +33,14 @@ class Work(NamedTuple):
         joined = dict(self.exchanges)
         for key, size in other.exchanges.items():
             joined[key] = joined.get(key, 0.0) + times * size
-        pairs = zip(self[:3], other[:3], strict=True)
-        return Work(*(a + times * b for a, b in pairs), joined)
+        flops, chip_flops = self.flops + times * other.flops, self.chip_flops + times * other.chip_flops
+        return Work(flops, chip_flops, self.chip_bytes + times * other.chip_bytes, joined)
 
 
 NONE = Work(0.0, 0.0, 0.0, {})
 
 
-def count(jaxpr: Any, mesh_shape: dict[str, int], trips: Iterator[float] = iter(())) -> Work:
+def count(jaxpr: Any, mesh_shape: dict[str, int], trips: Iterator[float]) -> Work:
     """The work of a jaxpr.
 
     Args:
@@ -64,6 +62,11 @@ def as_collectives(work: Work, mesh_shape: dict[str, int]) -> tuple[Collective, 
         for (kind, axes), size in work.exchanges.items()
     ]
     return tuple(sorted((c for c in found if c.ways > 1 and c.bytes), key=lambda c: -c.bytes))
+
+
+def argument_bytes(jaxpr: Any, mesh_shape: dict[str, int]) -> float:
+    """Bytes of a chip that a program's arguments take."""
+    return sum(_local_bytes(variable.aval, mesh_shape) for variable in jaxpr.invars)
 
 
 def _of_equation(eqn: Any, mesh: dict[str, int], trips: Iterator[float]) -> Work:
@@ -122,7 +125,7 @@ def _shards(aval: Any, mesh: dict[str, int]) -> int:
 
 
 def _local_bytes(aval: Any, mesh: dict[str, int]) -> float:
-    return aval.size * np.dtype(aval.dtype).itemsize / _shards(aval, mesh)
+    return aval.size * aval.dtype.itemsize / _shards(aval, mesh)
 
 
 def _product(eqn: Any, mesh: dict[str, int]) -> Work:

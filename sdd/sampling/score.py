@@ -9,6 +9,8 @@ from sdd.model.cache import repeat_rows
 from sdd.sampling.loop import left_padded_positions
 from sdd.types import Params
 
+TILED = 256  # tokens; shorter responses are read without their last token
+
 
 def response_hidden(
     model: Model, params: Params, context_BxP: jax.Array, context_length_B: jax.Array, response_NxT: jax.Array
@@ -36,11 +38,20 @@ def response_hidden(
     first_Nx1xE = repeat_rows(hidden_BxPxE[:, -1:], N // B)
     if T == 1:
         return first_Nx1xE
-    # The last response token predicts nothing that is scored, so it is not read.
-    positions_NxR = repeat_rows(context_length_B, N // B)[:, None] + jnp.arange(T - 1, dtype=jnp.int32)
-    cache = fork(cache, model.config, N // B, T - 1)
-    hidden_NxRxE, _ = model.apply(params, response_NxT[:, :-1], positions_NxR, cache)
-    return jnp.concatenate([first_Nx1xE, hidden_NxRxE], axis=1)
+    R = tokens_read(T)
+    positions_NxR = repeat_rows(context_length_B, N // B)[:, None] + jnp.arange(R, dtype=jnp.int32)
+    cache = fork(cache, model.config, N // B, R)
+    hidden_NxRxE, _ = model.apply(params, response_NxT[:, :R], positions_NxR, cache)
+    return jnp.concatenate([first_Nx1xE, hidden_NxRxE[:, : T - 1]], axis=1)
+
+
+def tokens_read(num_tokens: int) -> int:
+    """How many of T response tokens are read: the last predicts nothing that is scored, and is left out.
+
+    Not so in long responses of whole tiles: TPUs lay eight rows in a tile, and an array of T - 1 rows is moved
+    as a whole, by code as long as itself, each time it is reshaped to one axis of tokens.
+    """
+    return num_tokens if num_tokens >= TILED and num_tokens % 8 == 0 else num_tokens - 1
 
 
 def unshared_response_hidden(
@@ -49,9 +60,10 @@ def unshared_response_hidden(
     """:func:`response_hidden` with a context a row, from one plain forward pass."""
     P, T = context_NxP.shape[1], response_NxT.shape[1]
     tokens_NxS = jax.sharding.reshard(jnp.asarray(context_NxP), rows(2))
-    if T > 1:
-        read_NxR = jax.sharding.reshard(jnp.asarray(response_NxT), rows(2))[:, :-1]
+    R = tokens_read(T)
+    if R > 0:
+        read_NxR = jax.sharding.reshard(jnp.asarray(response_NxT), rows(2))[:, :R]
         tokens_NxS = jnp.concatenate([tokens_NxS, read_NxR], axis=1)
-    positions_NxS = left_padded_positions(context_length_N, P, P + T - 1)
+    positions_NxS = left_padded_positions(context_length_N, P, P + R)
     hidden_NxSxE, _ = model.apply(params, tokens_NxS, positions_NxS)
-    return hidden_NxSxE[:, P - 1 :]
+    return hidden_NxSxE[:, P - 1 : P + T - 1]

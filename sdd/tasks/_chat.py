@@ -182,7 +182,8 @@ def make_prompts(config: ChatConfig) -> Prompts:
     return Prompts(
         tokenizer=tokenizer,
         context_length=config.prompt_length,
-        demonstration_context_length=longest_frame + len(start) + config.longest_demonstration,
+        # Rounded up: devices lay arrays in tiles of 8 or 16 rows.
+        demonstration_context_length=-(-(longest_frame + len(start) + config.longest_demonstration) // 16) * 16,
         prompt=prompt,
         demonstration_prompt=demonstration_prompt,
         demonstration_cut=lambda demonstration: show(demonstration)[1],

@@ -9,6 +9,7 @@ from sdd import sampling
 from sdd.config import SamplingConfig
 from sdd.embedders import policy as embedders_policy
 from sdd.losses.divergence import entropy, token_logp
+from sdd.sampling import score
 from sdd.sampling.draw import choose
 from sdd.sampling.score import response_hidden, unshared_response_hidden
 from sdd.testing import tiny_mesh, tiny_model
@@ -163,3 +164,24 @@ def test_tokens_are_chosen_by_their_probability_and_never_with_none(vocab_size):
     chi2 = ((counts - n * p_V) ** 2 / np.where(common, n * p_V, 1))[common].sum()
     degrees = common.sum() - 1
     assert chi2 <= degrees + 4 * np.sqrt(2 * degrees) + 1e-6
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_responses_of_whole_tiles_are_read_with_their_last_token(model, monkeypatch, groups):
+    """What long responses are read as gives the same hidden states and gradients, and the last token none."""
+    model, params = model
+    tokens, length = contexts()
+    response = np.random.default_rng(5).integers(1, 16, (B * groups, 16)).astype(np.int32)
+
+    def total(params):
+        hidden = response_hidden(model, params, tokens, length, response)
+        return jnp.sum(jnp.sin(hidden)), hidden
+
+    (plain, hidden), gradient = jax.value_and_grad(total, has_aux=True)(params)
+    monkeypatch.setattr(score, "TILED", 16)
+    assert score.tokens_read(16) == 16 and score.tokens_read(15) == 14 and score.tokens_read(20) == 19
+    (tiled, whole), again = jax.value_and_grad(total, has_aux=True)(params)
+    assert hidden.shape == whole.shape == (B * groups, 16, hidden.shape[2])
+    np.testing.assert_allclose(hidden, whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(plain, tiled, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), gradient, again)
