@@ -7,7 +7,10 @@ The digest is what notices a damaged file that still decodes; the newest checkpo
 that reads back whole is the one that is used.
 """
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+from orbax.checkpoint import multihost
 
 from sdd import runfolder
 from sdd.config import ConfigError
@@ -38,10 +42,32 @@ class Restored(NamedTuple):
     damaged: tuple[tuple[int, str], ...]
 
 
-def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
-    """Opens ``<workdir>/checkpoints``, keeping the newest ``keep``."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-    return ocp.CheckpointManager(runfolder.folder(workdir) / "checkpoints", options=options)
+@contextlib.contextmanager
+def open_manager(workdir: epath.PathLike, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Opens ``<workdir>/checkpoints``, keeping the newest ``keep``, for the time of the block.
+
+    Of several processes one that fails does not close it: there it would wait for the others.
+    """
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier if jax.process_count() > 1 else None),
+    )
+    manager = ocp.CheckpointManager(runfolder.folder(workdir) / "checkpoints", options=options)
+    try:
+        yield manager
+    except BaseException:
+        if jax.process_count() == 1:
+            manager.close()
+        raise
+    manager.close()
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Orbax's own, but not while an error is on its way: the other processes would not come."""
+    if error := sys.exc_info()[1]:
+        raise error
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def save(

@@ -24,10 +24,18 @@ def generators(seed: int, name: str, step: int, num_prompts: int) -> list[np.ran
     return [stream_rng(seed, name, step, first + prompt) for prompt in range(num_prompts)]
 
 
+def same_columns(job: Job, tokens: np.ndarray) -> np.ndarray:
+    """Contexts, padded on the left to the columns of the process that has most: all compile one program."""
+    missing = job.most(tokens.shape[-1]) - tokens.shape[-1]
+    widths = [(0, 0)] * (tokens.ndim - 1) + [(missing, 0)]
+    return np.pad(tokens, widths, constant_values=job.parts.task.tokenizer.pad_id)
+
+
 def sample(job: Job, params: Params, examples: list[Example], step: int) -> Rollouts:
     """Starts to sample a group for every example; the device is at work when this returns."""
     task, config = job.parts.task, job.config
     tokens_BxP, length_B = pad_contexts(task, [task.prompt(e) for e in examples], task.context_length)
+    tokens_BxP = same_columns(job, tokens_BxP)
     num_rows = len(examples) * config.train.group_size
     row_ids_N = jax.process_index() * num_rows + np.arange(num_rows, dtype=np.int32)
     mesh, params = job.parts.sampling_mesh, job.parts.for_sampling(params)
@@ -58,8 +66,10 @@ def row_layout(job: Job) -> dict[str, Any]:
 
 def usable_ahead(job: Job, restored: Restored) -> Rollouts | None:
     """The rollouts that a checkpoint holds, if their rows are those of the same prompts on this mesh too."""
+    if restored.ahead is None:
+        return None
     then, now = restored.meta["rows"], row_layout(job)
-    if restored.ahead is None or then == now or (then["in_order"] and now["in_order"]):
+    if then == now or (then["in_order"] and now["in_order"]):
         return restored.ahead
     message = "rollouts that were sampled ahead are sampled anew: their rows lie elsewhere on this mesh"
     announce(job, int(restored.state.step), "resampled", message)
@@ -108,6 +118,7 @@ def supervised(job: Job, examples: list[Example], step: int) -> tuple[Rollouts, 
     group_size = job.parts.step.rows_per_prompt(job.config.train.group_size)
     groups = [row for e, rng in zip(examples, rng_B) for row in task.supervised(e, rng, group_size)]
     context_BxP, length_B = pad_contexts(task, [c for c, _ in groups], task.demonstration_context_length)
+    context_BxP = same_columns(job, context_BxP)
     answers = [answer for _, group in groups for answer in group]
     response_NxT, mask_NxT = pad_right(answers, task.response_length, task.tokenizer.pad_id)
     zero_NxT = np.zeros(response_NxT.shape, np.float32)

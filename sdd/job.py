@@ -21,6 +21,7 @@ class Job(NamedTuple):
     writers: the open logs.
     console: where to say what happens.
     stop_asked: ``() -> bool``, whether a signal asked the run to save and stop.
+    most: ``(number) -> int``, the largest that any process gave; see `sdd.processes.most`.
     check_lock: raises ConfigError when another run has taken the folder over.
     """
 
@@ -30,6 +31,7 @@ class Job(NamedTuple):
     writers: Writers
     console: rich.console.Console
     stop_asked: Callable[[], bool]
+    most: Callable[[int], int] = int
     check_lock: Callable[[], None] = lambda: None
 
 

@@ -119,7 +119,9 @@ def start(
             enabled=jax.process_index() == 0,
         )
         stack.callback(writers.close)
-        job = Job(config, workdir, parts, writers, console, stop_asked, check_lock)
+        job = Job(
+            config, workdir, parts, writers, console, stop_asked, processes.most(str(workdir)), check_lock
+        )
         say(job, parts_summary(parts, state))
         say_facts(job)
         if restored:
@@ -212,7 +214,10 @@ def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, st
     sampled = time.perf_counter()
     rng_B = collect.generators(config.seed, "choose", step, len(examples))
     chosen = parts.step.choose(parts.task, graded, rng_B)
-    targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, chosen.contexts))
+    contexts = chosen.contexts
+    if contexts is not None:
+        contexts = contexts._replace(tokens_NxKxD=collect.same_columns(job, contexts.tokens_NxKxD))
+    targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, contexts))
     batch = LossBatch(rollouts, targets, contexts)
     state, metrics = parts.train_step(state, batch)
     host_metrics = chosen.metrics

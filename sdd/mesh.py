@@ -60,7 +60,7 @@ def make_mesh(config: MeshConfig | LayoutConfig, devices: Sequence[jax.Device] |
             f"mesh: data={sizes[0]}: the job has {len(slices)} slices, which only data may cross; "
             f"valid: a multiple of {len(slices)}"
         )
-    within = (sizes[0] // len(slices), *sizes[1:])
+    within = (sizes[0] // len(slices), sizes[1], sizes[2])
     grid = np.concatenate([lay_out(within, slices[index]) for index in sorted(slices)])
     return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)
 

@@ -119,7 +119,7 @@ def joined(at: Place | None, lost_after: float) -> Iterator[Callable[[int, str],
         jax.distributed.initialize(*at, heartbeat_timeout_seconds=int(4 * lost_after) + 60)
     except Exception as error:
         raise ConfigError(
-            f"the processes of this job did not find each other: {error_line(error)}; one that is alone here: "
+            f"the processes of this job did not find each other: {error_line(error)}; for one that is alone: "
             "--coordinator=127.0.0.1:7000 --num_processes=1 --process_id=0"
         ) from None
     guard = watch.start(lost_after)
@@ -154,6 +154,23 @@ def agreement(name: str) -> Callable[[bool], bool]:
         return any(int(at) <= tick for _, at in watch.client().key_value_dir_get(f"sdd/asked/{name}/"))
 
     return agreed
+
+
+def most(name: str) -> Callable[[int], int]:
+    """``largest(number)``: the largest that any process gave; all must call it as often."""
+    if jax.process_count() == 1:
+        return int
+    ticks = itertools.count()
+
+    def largest(number: int) -> int:
+        tick = next(ticks)
+        # Two folders in turn: who is at the next tick has read this one, so that it may be written anew then.
+        folder = f"sdd/most/{name}/{tick % 2}/"
+        watch.client().key_value_set(f"{folder}{jax.process_index()}", str(number), allow_overwrite=True)
+        barrier(f"most {name} {tick}")
+        return max(int(said) for _, said in watch.client().key_value_dir_get(folder))
+
+    return largest
 
 
 def barrier(name: str, seconds: float = STUCK_AFTER) -> None:

@@ -180,10 +180,10 @@ def announce_findings(job: Job, step: int) -> None:
 def summary(job: Job, final: dict[str, dict[str, float]]) -> str:
     """One line a split of the last evaluation, and where the rest is."""
     names = ["pass@1", f"pass@{job.config.eval.final_num_samples}", "top_strategy_share", "token_entropy"]
-    lines = [
-        f"{split}: " + "  ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
-        for split, metrics in final.items()
-    ]
+    lines = []
+    for split, metrics in final.items():
+        known = {name: metrics[name] for name in names if metrics.get(name) is not None}
+        lines.append(f"{split}: " + "  ".join(f"{name} {value:.3f}" for name, value in known.items()))
     return "\n".join([*lines, str(job.workdir)])
 
 

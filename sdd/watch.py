@@ -89,6 +89,7 @@ def start(lost_after: float) -> Watch:
     def fail(code: int, message: str) -> NoReturn:
         with contextlib.suppress(Exception):
             client().key_value_set(f"{_FAILED}{own}", f"{code} {message}")
+        stopped.set()  # if all fail alike, one line each is enough
         time.sleep(3 * every)  # process 0 takes the service with it: the others read first
         os._exit(code)
 

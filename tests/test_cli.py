@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from sdd import cli
+from sdd import cli, shell
 
 STUB = """
 import dataclasses
@@ -287,11 +287,11 @@ def test_environment_is_set_once_and_what_is_set_stays(monkeypatch, tmp_path):
         "XLA_FLAGS": "--xla_other=1 --xla_force_host_platform_device_count=8",
     }
     monkeypatch.setattr(os, "environ", environment)
-    cli.prepare_environment(0)
+    shell.prepare_environment(0)
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "sdd" / "jax")
     assert "JAX_PLATFORMS" not in environment
     environment["JAX_COMPILATION_CACHE_DIR"] = "elsewhere"
-    cli.prepare_environment(2)
+    shell.prepare_environment(2)
     assert environment["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
     assert environment["XLA_FLAGS"] == "--xla_other=1 --xla_force_host_platform_device_count=2"
     assert environment["JAX_PLATFORMS"] == "cpu"

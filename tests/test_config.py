@@ -260,7 +260,7 @@ def test_every_field_is_documented():
         for value in vars(config).values()
         if dataclasses.is_dataclass(value) and value.__module__.startswith("sdd.")
     ]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections:
         documented = textwrap.dedent(section.__doc__)
         for field in dataclasses.fields(section):

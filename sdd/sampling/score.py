@@ -48,8 +48,8 @@ def response_hidden(
 def tokens_read(num_tokens: int) -> int:
     """How many of T response tokens are read: the last predicts nothing that is scored, and is left out.
 
-    Not so in long responses of whole tiles: TPUs lay eight rows in a tile, and an array of T - 1 rows is moved
-    as a whole, by code as long as itself, each time it is reshaped to one axis of tokens.
+    Not so in long responses of whole tiles: TPUs lay eight rows in a tile, and an array of T - 1 rows is
+    moved as a whole, by code as long as itself, each time it is reshaped to one axis of tokens.
     """
     return num_tokens if num_tokens >= TILED and num_tokens % 8 == 0 else num_tokens - 1
 

@@ -179,11 +179,11 @@ def make_prompts(config: ChatConfig) -> Prompts:
         short = len(student(example)) <= config.prompt_length
         return short and sum(map(len, frame(example))) <= longest_frame
 
+    longest = longest_frame + len(start) + config.longest_demonstration
     return Prompts(
         tokenizer=tokenizer,
         context_length=config.prompt_length,
-        # Rounded up: devices lay arrays in tiles of 8 or 16 rows.
-        demonstration_context_length=-(-(longest_frame + len(start) + config.longest_demonstration) // 16) * 16,
+        demonstration_context_length=longest + -longest % 16,  # devices lay arrays in tiles of 8 or 16 rows
         prompt=prompt,
         demonstration_prompt=demonstration_prompt,
         demonstration_cut=lambda demonstration: show(demonstration)[1],

@@ -114,7 +114,7 @@ def load_params(path: str | os.PathLike[str], model: Model, mesh: Mesh) -> Param
     if kind == "run":
         return checkpoint.restore_params(path, abstract_params(model, mesh))
     if not is_local(path):
-        raise WeightsError(f"{path}: only the folder of a run is read from an object store; copy it here first")
+        raise WeightsError(f"{path}: only a run is read from an object store; copy it here first")
     load: Any = safetensors_lib.load if kind == "hf" else gguf_lib.load_gguf
     return load(Path(path), model, mesh)
 

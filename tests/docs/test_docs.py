@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sdd import cli, config, experiment, lookup, overrides
+from sdd import config, experiment, lookup, overrides, run
 from sdd.measure import command as measure
 from sdd.measure import conditions
+from sdd.shell import UsageError
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -47,7 +48,7 @@ def check_run(args: list[str]) -> None:
     """Raises unless ``sdd run ARGS`` would start: the file, the options, the keys and the values."""
     changes, rest = overrides.split(args)
     wants_help = "--help" in rest
-    options = cli._run_options([arg for arg in rest if arg != "--help"], wants_help)
+    options = run.parsed([arg for arg in rest if arg != "--help"], wants_help)
     path = Path(options.file) if options.file.startswith("my_package/") else ROOT / options.file
     module = experiment.load(path)
     changed = overrides.apply(experiment.get_config(module), changes)
@@ -113,7 +114,7 @@ def test_commands_are_found_and_a_wrong_one_is_refused(written):
         "sdd measure a.jsonl --basline b.jsonl",
         "sdd measure a.jsonl --fail-if='pass@1'",
     ):
-        with pytest.raises((AssertionError, ValueError, cli.UsageError)):
+        with pytest.raises((AssertionError, ValueError, UsageError)):
             check_command(wrong)
 
 
