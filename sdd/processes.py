@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -129,12 +130,17 @@ def joined(at: Place | None, lost_after: float) -> Iterator[Callable[[int, str],
         guard.fail(INTERRUPTED, "interrupted")
     except BaseException as error:
         watch.print_traceback()
-        if isinstance(error, jax.errors.JaxRuntimeError):  # perhaps only since another process is gone
+        if _of_the_devices(error):  # perhaps only since another process is gone
             guard.wait()
         guard.fail(watch.LOST if isinstance(error, LostProcess) else 1, error_line(error))
     guard.stop()
     with contextlib.suppress(Exception):  # the work is done
         jax.distributed.shutdown()
+
+
+def _of_the_devices(error: BaseException) -> bool:
+    """Whether XLA raised it, at times as a ValueError: its messages begin with a status, as "UNKNOWN: ..."."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(re.match(r"[A-Z_]{5,}: ", str(error)))
 
 
 def agreement(name: str) -> Callable[[bool], bool]:

@@ -67,7 +67,7 @@ def start(lost_after: float) -> Watch:
     This process then ends with exit code `LOST` and one line on stderr; when another one failed, with its
     code.
     """
-    now, stopped = time.monotonic(), threading.Event()
+    now, stopped, failing = time.monotonic(), threading.Event(), threading.Event()
     own, host = jax.process_index(), socket.gethostname()
     seen = _Seen([now], {p: ("", now) for p in range(jax.process_count()) if p != own}, {})
     every = min(max(lost_after / 10, 0.1), 3.0)
@@ -83,13 +83,14 @@ def start(lost_after: float) -> Watch:
     def judge() -> None:
         with _aborts_held(lost_after + 10):
             while not stopped.wait(every / 2):
-                if found := verdict(seen, time.monotonic(), lost_after):
+                found = verdict(seen, time.monotonic(), lost_after)
+                if found and not failing.is_set():  # if all fail alike, one line each is enough
                     _end(*found)
 
     def fail(code: int, message: str) -> NoReturn:
+        failing.set()
         with contextlib.suppress(Exception):
             client().key_value_set(f"{_FAILED}{own}", f"{code} {message}")
-        stopped.set()  # if all fail alike, one line each is enough
         time.sleep(3 * every)  # process 0 takes the service with it: the others read first
         os._exit(code)
 
