@@ -139,7 +139,7 @@ def joined(at: Place | None, lost_after: float) -> Iterator[Callable[[int, str],
 
 
 def _of_the_devices(error: BaseException) -> bool:
-    """Whether XLA raised it, at times as a ValueError: its messages begin with a status, as "UNKNOWN: ..."."""
+    """Whether XLA raised it, at times as a ValueError: its messages begin with a status ("UNKNOWN: ...")."""
     return isinstance(error, jax.errors.JaxRuntimeError) or bool(re.match(r"[A-Z_]{5,}: ", str(error)))
 
 
