@@ -150,9 +150,8 @@ def runs(tmp_path_factory):
         (folder / name / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
         with jax.set_mesh(tiny_mesh()):
             state = init_state(sft.make(sft.Config()), optax.sgd(0.1), model.init(jax.random.key(key)))
-            manager = checkpoint.open_manager(folder / name, 1)
-            checkpoint.save(manager, state, {})
-            checkpoint.wait(manager)
+            with checkpoint.open_manager(folder / name, 1) as manager:
+                checkpoint.save(manager, state, {})
     return folder
 
 
