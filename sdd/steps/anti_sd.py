@@ -23,6 +23,7 @@ from sdd.losses.divergence import entropy, token_logp
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher import params as teacher_params
+from sdd.teacher.context import read_contexts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ def make(config: Config) -> StepDef:
     def loss(model, params, teacher, batch):
         targets, taught = batch.targets
         tutor = teacher_params.current(teacher, params)
-        read_NxTx1xE = sdsd.read_contexts(model, tutor, batch.contexts, 1, batch.rollouts)
+        read_NxTx1xE = read_contexts(model, tutor, batch.contexts, 1, batch.rollouts.response_NxT)
 
         def advantage(block):
             logits_NxTxV = jax.lax.stop_gradient(model.unembed(tutor, block.own[0][:, :, 0]))
@@ -86,5 +87,5 @@ def make(config: Config) -> StepDef:
         batch = batch._replace(targets=targets)
         return grpo.surrogate_loss(config, model, params, teacher.reference, batch, variant)
 
-    keeps = sdsd.kept(config, with_reference=config.kl_coefficient > 0)
-    return plain._replace(choose=choose, loss=loss, **keeps)
+    step = plain._replace(choose=choose, loss=loss)
+    return sdsd.with_teacher(step, config, with_reference=config.kl_coefficient > 0)

@@ -65,4 +65,4 @@ def make(config: Config) -> StepDef:
         return logits_of
 
     step = sdsd.make(config, sdsd.Variant(hidden=hidden, logits=logits))
-    return step._replace(**sdsd.kept(config, with_reference=True))
+    return sdsd.with_teacher(step, config, with_reference=True)

@@ -25,6 +25,8 @@ class Config(grpo.Config):
 
 def make(config: Config) -> StepDef:
     """Builds the method."""
-    bonus = lambda block: (-config.entropy_coefficient * entropy(block.logits_NxTxV), {})  # noqa: E731
-    variant = grpo.Variant(term=bonus) if config.entropy_coefficient else grpo.PLAIN
-    return grpo.make(config, variant)
+
+    def bonus(block: grpo.Tokens):
+        return -config.entropy_coefficient * entropy(block.logits_NxTxV), {}
+
+    return grpo.make(config, grpo.Variant(term=bonus) if config.entropy_coefficient else grpo.PLAIN)

@@ -122,7 +122,7 @@ class Variant(NamedTuple):
     arrays: tuple[Any, ...] = ()
     advantage: Callable[[Tokens], Any] | None = None
     credited: Callable[[Tokens], jax.Array] | None = None
-    term: Callable[[Tokens], tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    term: Callable[[Tokens], tuple[jax.Array | float, dict[str, jax.Array]]] | None = None
     reads_reference: bool = False
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from sdd.losses.mean import Mean
 from sdd.steps import sdsd
+from sdd.steps._sdsd_batch import targets_of
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher.context import pad_contexts
 from sdd.teacher.demos import Demonstrations
@@ -68,6 +69,6 @@ def make(config: Config) -> StepDef:
         weight_NxK = np.repeat(has_BxK / np.maximum(has_BxK.sum(axis=1, keepdims=True), 1), G, 0)
         demos = Demonstrations(np.full(weight_NxK.shape, -1, np.int32), weight_NxK)
         rows = {"demo_rows": Mean((weight_NxK.sum(axis=1) > 0).sum(), len(weight_NxK))}
-        return Chosen(sdsd.targets_of(graded, demos), contexts, rows)
+        return Chosen(targets_of(graded, demos), contexts, rows)
 
     return sdsd.make(config)._replace(choose=choose)

@@ -24,6 +24,7 @@ from sdd.losses.mean import Mean
 from sdd.sampling.score import response_hidden
 from sdd.steps import sdsd
 from sdd.steps.base import Chosen, StepDef
+from sdd.teacher.context import read_contexts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ def make(config: Config) -> StepDef:
     def hidden(config, model, params, tutor, reference, batch):
         rollouts, contexts = batch.rollouts, batch.contexts
         plain = (rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT)
-        shown = sdsd.read_contexts(model, tutor, contexts, config.num_demos + 1, rollouts)
+        shown = read_contexts(model, tutor, contexts, config.num_demos + 1, rollouts.response_NxT)
         unread = jax.lax.stop_gradient(response_hidden(model, tutor, *plain))
         return response_hidden(model, params, *plain), shown, unread
 

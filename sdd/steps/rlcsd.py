@@ -23,7 +23,7 @@ from sdd.losses.mean import Mean
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher import params as teacher_params
-from sdd.teacher.context import demonstration_contexts
+from sdd.teacher.context import demonstration_contexts, read_contexts
 from sdd.teacher.demos import choose_demonstrations
 
 
@@ -76,7 +76,7 @@ def make(config: Config) -> StepDef:
         kinds = (grades, grades._replace(correct_N=~grades.correct_N))
         found = [choose_demonstrations(g, length_N, rng_B, group_size=graded.group_size) for g in kinds]
         index_Nx2 = np.concatenate([demos.index_NxK for demos in found], axis=1)
-        both_N = (index_Nx2 >= 0).all(axis=1).astype(np.float32)
+        both_N = np.all(index_Nx2 >= 0, axis=1).astype(np.float32)
         chosen = plain.choose(task, graded, rng_B)
         contexts = demonstration_contexts(task, graded.examples, graded.rollouts, index_Nx2)
         metrics = chosen.metrics | {"contrast_rows": Mean(both_N.sum(), len(both_N))}
@@ -84,7 +84,7 @@ def make(config: Config) -> StepDef:
 
     def loss(model, params, teacher, batch):
         targets, tutor = batch.targets, teacher_params.current(teacher, params)
-        read = sdsd.read_contexts(model, tutor, batch.contexts, 2, batch.rollouts)
+        read = read_contexts(model, tutor, batch.contexts, 2, batch.rollouts.response_NxT)
 
         def contrast(block):
             logits_NxTx2xV = jax.lax.stop_gradient(model.unembed(tutor, block.own[0]))
@@ -104,5 +104,5 @@ def make(config: Config) -> StepDef:
         batch = batch._replace(targets=targets.policy)
         return grpo.surrogate_loss(config, model, params, teacher.reference, batch, variant)
 
-    keeps = sdsd.kept(config, with_reference=config.kl_coefficient > 0)
-    return plain._replace(choose=choose, loss=loss, **keeps)
+    step = plain._replace(choose=choose, loss=loss)
+    return sdsd.with_teacher(step, config, with_reference=config.kl_coefficient > 0)

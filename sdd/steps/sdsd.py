@@ -22,13 +22,13 @@ from sdd.losses.mean import Mean
 from sdd.losses.policy import token_weights
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
-from sdd.steps._sdsd_metrics import cut_metrics, health
+from sdd.steps._sdsd_batch import Targets as Targets
+from sdd.steps._sdsd_batch import cut_metrics, health, targets_of
 from sdd.steps.base import Chosen, Graded, LossBatch, StepDef
 from sdd.tasks.base import Task
 from sdd.teacher import params as teacher_params
-from sdd.teacher.context import demonstration_contexts
+from sdd.teacher.context import demonstration_contexts, read_contexts
 from sdd.teacher.demos import Demonstrations, choose_demonstrations, demonstration_metrics
-from sdd.types import Contexts, Rollouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +102,6 @@ class Config:
             raise ConfigError(f"config.step.top_k={self.top_k}: must be 1 or more")
 
 
-class Targets(NamedTuple):
-    """Attributes:
-    weight_NxK: float32, shares of the K teachers; a row of zeros has none.
-    on_path_NxT: bool, tokens whose prefix can still become a right answer.
-    off_path_NxT: bool, tokens whose prefix cannot.
-    correct_N: bool, the verdicts.
-    """
-
-    weight_NxK: np.ndarray
-    on_path_NxT: np.ndarray
-    off_path_NxT: np.ndarray
-    correct_N: np.ndarray
-
-
 class Logits(NamedTuple):
     """Student NxTxV and teachers NxKxTxV of a block of tokens."""
 
@@ -127,14 +113,14 @@ def make(config: Config, variant: "Variant | None" = None) -> StepDef:
     """Builds the method, or one that departs from it by ``variant``."""
     variant = variant or Variant()
 
-    return StepDef(
+    step = StepDef(
         source="policy",
         choose=lambda task, graded, rng_B: chosen(task, graded, draw(config, graded, rng_B)),
         loss=lambda model, params, teacher, batch: distillation_loss(
             config, model, params, teacher, batch, variant
         ),
-        **kept(config, with_reference=config.trust_region > 0),
     )
+    return with_teacher(step, config, with_reference=config.trust_region > 0)
 
 
 def draw(config: Config, graded: Graded, rng_B) -> Demonstrations:
@@ -149,15 +135,6 @@ def draw(config: Config, graded: Graded, rng_B) -> Demonstrations:
         per=config.demo_per,
         exclude_own=config.exclude_own,
     )
-
-
-def targets_of(graded: Graded, demos: Demonstrations) -> Targets:
-    """What the loss needs of the demonstrations and the verdicts."""
-    mask_NxT = np.asarray(graded.rollouts.mask_NxT)
-    prefix_Nx1 = graded.grades.right_prefix_N[:, None]
-    on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
-    off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
-    return Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
 
 
 def chosen(task: Task, graded: Graded, demos: Demonstrations, more_NxM: np.ndarray | None = None) -> Chosen:
@@ -217,26 +194,15 @@ def distillation_loss(
     return Mean(total, divisor), health(tokens, batch, taught_N)
 
 
-def read_contexts(model: Model, reader, contexts: Contexts, num_read: int, rollouts: Rollouts) -> jax.Array:
-    """Hidden states NxTxKxE of the responses after the first K contexts, without gradient."""
-    each = [
-        response_hidden(
-            model, reader, contexts.tokens_NxKxD[:, k], contexts.length_NxK[:, k], rollouts.response_NxT
-        )
-        for k in range(num_read)
-    ]
-    return jax.lax.stop_gradient(jnp.stack(each, axis=2))
-
-
-def kept(config, with_reference: bool) -> dict[str, Callable]:
-    """The parts of a `StepDef` that keep a teacher, by ``config.teacher`` and ``config.ema_decay``."""
-    return {
-        "begin": lambda params: teacher_params.begin(params, config.teacher, with_reference),
-        "after": lambda teacher, params: teacher_params.after_update(
+def with_teacher(step: StepDef, config, with_reference: bool) -> StepDef:
+    """The method with a teacher kept beside the student, by ``config.teacher`` and ``config.ema_decay``."""
+    return step._replace(
+        begin=lambda params: teacher_params.begin(params, config.teacher, with_reference),
+        after=lambda teacher, params: teacher_params.after_update(
             teacher, params, config.teacher, config.ema_decay
         ),
-        "tutor": teacher_params.current,
-    }
+        tutor=teacher_params.current,
+    )
 
 
 def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:
@@ -247,7 +213,9 @@ def hidden_states(config: Config, model: Model, params, tutor, reference, batch:
         model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
     )
     readers = [tutor] if config.trust_region == 0 else [tutor, reference]
-    taught = [read_contexts(model, reader, contexts, config.num_demos, rollouts) for reader in readers]
+    taught = [
+        read_contexts(model, reader, contexts, config.num_demos, rollouts.response_NxT) for reader in readers
+    ]
     return (student_NxTxE, *taught)
 
 

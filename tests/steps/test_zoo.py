@@ -15,6 +15,7 @@ import pytest
 
 from sdd import mesh as mesh_lib
 from sdd.losses.divergence import divergence
+from sdd.sampling.score import response_hidden
 from sdd.steps import (
     anti_sd,
     beta_opsd,
@@ -326,6 +327,49 @@ def test_the_residual_to_the_same_demonstration_leaves_the_student_alone():
     loss, metrics = step.loss(model, params, Teacher((), ()), batch._replace(contexts=same_twice))
     assert abs(float(loss.value)) < 1e-6
     assert float(metrics["divergence"].weight) > 0
+
+
+def test_other_demonstrations_are_right_and_of_another_group():
+    rng, shown = np.random.default_rng(3), set()
+    for seed in range(20):
+        correct = rng.random(12) < 0.4
+        found = pmi_residual.others(correct, G, generators(seed, 4))
+        for row, other in enumerate(found):
+            elsewhere = np.flatnonzero(correct & (np.arange(12) // G != row // G))
+            assert other in elsewhere if len(elsewhere) else other == -1
+        shown |= set(found)
+    assert len(shown) > 10
+
+
+@pytest.mark.parametrize("module", [beta_opsd, pmi_residual], ids=["beta_opsd", "pmi_residual"])
+def test_with_the_demonstration_taken_off_networks_go_to_the_start_on_the_plain_prompt(module):
+    """A decoder, whose hidden states are the reader's own, unlike a table's."""
+    task, model = tiny_task(), tiny_model(num_layers=1)
+    examples, rng = task.source(TRAIN)[:3], np.random.default_rng(0)
+    graded = graded_batch(task, [task.supervised(e, rng, 4)[0][1] for e in examples], examples)
+    options = {"beta": 1e8} if module is beta_opsd else {"residual": 1.0}
+    step = module.make(module.Config(teacher="frozen", **options))
+    chosen = step.choose(task, graded, generators(0, 3))
+    contexts = chosen.contexts
+    if module is pmi_residual:  # the other demonstration is the same one
+        contexts = jax.tree.map(lambda x: x[:, [0, 0]], contexts)
+    params = model.init(jax.random.key(0))
+    start = jax.tree.map(lambda x: 1.5 * x, params)
+    kept = Teacher(start, start)
+    rollouts = graded.rollouts
+    loss, _ = jax.jit(lambda p: step.loss(model, p, kept, LossBatch(rollouts, chosen.targets, contexts)))(
+        params
+    )
+
+    def logits(p):
+        plain = (rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT)
+        return model.unembed(p, response_hidden(model, p, *plain))
+
+    kl_NxT = divergence(jax.jit(logits)(params), jax.jit(logits)(start), "reverse")
+    mask_NxT, taught_N = rollouts.mask_NxT, chosen.targets.weight_NxK[:, 0] > 0
+    want_N = np.sum(np.asarray(kl_NxT) * mask_NxT, axis=1) / mask_NxT.sum(axis=1)
+    assert taught_N.any() and want_N.min() > 1e-3
+    np.testing.assert_allclose(float(loss.value), want_N[taught_N].mean(), rtol=1e-4)
 
 
 # Credit from teachers

@@ -1,4 +1,6 @@
-"""What self-distillation logs beside its loss."""
+"""What self-distillation takes from a batch, and what it logs beside its loss."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,30 @@ import numpy as np
 from sdd.losses.mean import Mean, masked_mean
 from sdd.steps.base import Graded, LossBatch
 from sdd.tasks.base import Task
+from sdd.teacher.demos import Demonstrations
+
+
+class Targets(NamedTuple):
+    """Attributes:
+    weight_NxK: float32, shares of the K teachers; a row of zeros has none.
+    on_path_NxT: bool, tokens whose prefix can still become a right answer.
+    off_path_NxT: bool, tokens whose prefix cannot.
+    correct_N: bool, the verdicts.
+    """
+
+    weight_NxK: np.ndarray
+    on_path_NxT: np.ndarray
+    off_path_NxT: np.ndarray
+    correct_N: np.ndarray
+
+
+def targets_of(graded: Graded, demos: Demonstrations) -> Targets:
+    """What the loss needs of the demonstrations and the verdicts."""
+    mask_NxT = np.asarray(graded.rollouts.mask_NxT)
+    prefix_Nx1 = graded.grades.right_prefix_N[:, None]
+    on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
+    off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
+    return Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
 
 
 def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, Mean]:
