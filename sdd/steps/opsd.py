@@ -4,9 +4,10 @@ r"""Self-distillation from demonstrations that the task writes (OPSD, 2601.18734
     D(\pi_\theta(\cdot | x, y_{<t}),\; \mathrm{sg}\, \pi_\phi(\cdot | x, d^*, y_{<t}))
 
 as in :mod:`sdd.steps.sdsd`, but d* is a right answer of the data, the same for a whole group, so prompts
-that the policy never solves are taught, too. The defaults are OPSD's setting, a teacher frozen at the start
-and the forward KL; SDFT's are ``divergence="reverse"`` and ``teacher="ema"``. (OPSD also clips each token's
-divergence, which is not done here.) Options that choose among rollouts do not apply.
+that the policy never solves are taught, too. The defaults are those of OPSD's scripts: a teacher frozen at
+the start and the Jensen-Shannon divergence. SDFT has an average that moves by 0.01 an update
+(``teacher="ema"``, ``ema_decay=0.99``) and, in ports of its code, the forward KL. OPSD's clip of each
+token's divergence is not done here. Options that choose among rollouts do not apply.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ class Config(sdsd.Config):
     tries: answers that the task writes for a prompt until ``num_demos`` of them are right.
     """
 
-    divergence: Literal["reverse", "forward", "js"] = "forward"
+    divergence: Literal["reverse", "forward", "js"] = "js"
     teacher: Literal["live", "ema", "frozen"] = "frozen"
     tries: int = 8
 

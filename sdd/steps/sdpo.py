@@ -4,8 +4,9 @@ r"""SDPO (2601.20802) with the choices of its code: :mod:`sdd.steps.sdsd` with o
 
 over the student's 100 likeliest tokens and a bucket for the rest; the first right rollout of the group,
 without the rollout itself, demonstrates; rows without one stay in the mean; the teacher's average moves by
-0.05 an update; w is the importance weight, at most 2. Feedback of an environment, which SDPO can also show
-to its teacher, is not part of it here.
+0.05 an update; w is the importance weight, at most 2. Two things differ: the mean is first over a response,
+where the code's configuration says over all tokens, and the feedback of an environment is not shown to the
+teacher.
 """
 
 import dataclasses

@@ -522,7 +522,7 @@ def test_the_tasks_own_answers_demonstrate():
     np.testing.assert_array_equal(batch.targets.weight_NxK[:, 0], [1, 1, 1, 0, 0, 0])
     assert chosen.contexts.tokens_NxKxD.shape[:2] == (6, 1)
     loss, _ = step.loss(model, params, step.begin(params), batch)
-    np.testing.assert_allclose(float(loss.value), float(kl(TAUGHT[3], POLICY)), rtol=1e-5)
+    np.testing.assert_allclose(float(loss.value), float(js(POLICY, TAUGHT[3])), rtol=1e-5)
 
 
 # All of them
