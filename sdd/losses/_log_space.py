@@ -138,7 +138,7 @@ def top_k_of(
         value = exact(student_xV, teacher_logp_xV, kind, js_weight)
         return Divergence(value, jnp.ones_like(value), jnp.ones_like(value))
     student_logp_xV = log_probs(student_xV)
-    inside_xV = _top_k_mask(student_logp_xV if support == "student" else teacher_logp_xV, k)
+    inside_xV = top_k_mask(student_logp_xV if support == "student" else teacher_logp_xV, k)
     student_in_xV = jnp.where(inside_xV, student_logp_xV, LOG_ZERO)
     teacher_in_xV = jnp.where(inside_xV, teacher_logp_xV, LOG_ZERO)
     masses = [
@@ -155,7 +155,7 @@ def top_k_of(
     return Divergence(value, *(jnp.broadcast_to(mass, value.shape) for mass in masses))
 
 
-def _top_k_mask(score_xV: jax.Array, k: int) -> jax.Array:
+def top_k_mask(score_xV: jax.Array, k: int) -> jax.Array:
     """True on the k largest entries of the last axis (the first ones among equals)."""
     score_xV = jax.lax.stop_gradient(score_xV)
     spec = jax.typeof(score_xV).sharding.spec

@@ -13,7 +13,8 @@ is the policy at the start. With one update a batch the ratio is 1 and the clip 
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,42 +90,93 @@ def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:
     return Chosen(Targets(advantage_N, constant_N), None, metrics)
 
 
-def surrogate_loss(config: Config, model, params, reference, batch):
+class Tokens(NamedTuple):
+    """What a method may read of a block of tokens, in `surrogate_loss`.
+
+    Attributes:
+      logits_NxTxV: the policy's.
+      token_NxT: the sampled tokens.
+      logp_NxT: their log-probabilities.
+      reference_NxTxV: the reference's logits, where the loss has one; no gradient.
+      own: blocks of the arrays that the method handed over.
+    """
+
+    logits_NxTxV: jax.Array
+    token_NxT: jax.Array
+    logp_NxT: jax.Array
+    reference_NxTxV: jax.Array | None
+    own: tuple[jax.Array, ...]
+
+
+class Variant(NamedTuple):
+    """How a method departs from the surrogate; every function is ``(Tokens) -> ...`` of a block.
+
+    Attributes:
+      arrays: NxT or NxTx..., cut into blocks and handed over as ``Tokens.own``.
+      advantage: -> (N,) or (N, T), in place of the rollouts'.
+      credited: -> (N, T), log-probabilities of the sampled tokens whose gradient is the one to follow.
+      term: -> (loss (N, T), metrics (N, T) by name), added to the loss.
+      reads_reference: the reference's logits are wanted without a pull, too.
+    """
+
+    arrays: tuple[Any, ...] = ()
+    advantage: Callable[[Tokens], Any] | None = None
+    credited: Callable[[Tokens], jax.Array] | None = None
+    term: Callable[[Tokens], tuple[jax.Array | float, dict[str, jax.Array]]] | None = None
+    reads_reference: bool = False
+
+
+PLAIN = Variant()
+
+
+def surrogate_loss(config: Config, model, params, reference, batch, variant: Variant = PLAIN):
     """The clipped surrogate with an optional pull to ``reference``; returns (loss, metrics)."""
     rollouts = batch.rollouts
     inputs = (rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT)
     arrays = [response_hidden(model, params, *inputs), rollouts.response_NxT, rollouts.model_logp_NxT]
-    with_reference = config.kl_coefficient > 0
+    with_reference = config.kl_coefficient > 0 or variant.reads_reference
     if with_reference:
         reference = jax.lax.stop_gradient(reference)
         arrays.append(response_hidden(model, reference, *inputs))
 
-    def score(hidden, token, old_logp, *reference_hidden):
+    def score(hidden, token, old_logp, *rest):
         logits = model.unembed(params, hidden)
-        logp = token_logp(logits, token)
-        loss, clipped = policy.clipped_surrogate(
-            logp, old_logp, batch.targets.advantage_N, config.clip_low, config.clip_high
+        reference_logits = model.unembed(reference, rest[0]) if with_reference else None
+        block = Tokens(
+            logits, token, token_logp(logits, token), reference_logits, rest[int(with_reference) :]
         )
+        logp = block.logp_NxT if variant.credited is None else variant.credited(block)
+        advantage = batch.targets.advantage_N if variant.advantage is None else variant.advantage(block)
+        loss, clipped = policy.clipped_surrogate(logp, old_logp, advantage, config.clip_low, config.clip_high)
         tokens = {"clipped": clipped, "policy_entropy": entropy(logits)}
-        if with_reference:
-            kl = policy.kl_k3(logp, token_logp(model.unembed(reference, *reference_hidden), token))
+        if config.kl_coefficient > 0:
+            kl = policy.kl_k3(block.logp_NxT, token_logp(reference_logits, token))
             loss, tokens["kl_to_start"] = loss + config.kl_coefficient * kl, kl
+        if variant.term is not None:
+            added, more = variant.term(block)
+            loss, tokens = loss + added, tokens | more
         return loss, tokens
 
     # Divided by a number of its own, each row counts once.
     constant_N = batch.targets.constant_N
     row_weight_N = 1 / constant_N if config.loss_mean == "constant" else jnp.ones_like(constant_N)
     weight_NxT, divisor = policy.token_weights(rollouts.mask_NxT, row_weight_N, config.loss_mean, 1)
-    total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
+    total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays, *variant.arrays)
     return Mean(total, divisor), {name: masked_mean(x, rollouts.mask_NxT) for name, x in tokens.items()}
 
 
-def make(config: Config) -> StepDef:
-    """Builds the method."""
-    keeps_reference = config.kl_coefficient > 0
+def copied(params):
+    """The parameters in buffers of their own, for the training step donates each."""
+    return jax.tree.map(lambda x: x.copy(), params)
+
+
+def make(config: Config, variant: Variant = PLAIN) -> StepDef:
+    """Builds the method, or one that departs from it by ``variant``."""
     return StepDef(
         source="policy",
         choose=lambda task, graded, rng_B: choose(config, graded, graded.grades.score_N),
-        loss=lambda model, params, teacher, batch: surrogate_loss(config, model, params, teacher, batch),
-        begin=lambda params: jax.tree.map(lambda x: x.copy(), params) if keeps_reference else (),
+        loss=lambda model, params, teacher, batch: surrogate_loss(
+            config, model, params, teacher, batch, variant
+        ),
+        begin=copied if config.kl_coefficient > 0 else lambda params: (),
     )

@@ -9,7 +9,8 @@ network with parameters phi, reading the prompt with d, on the student's own tok
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,17 @@ import numpy as np
 
 from sdd.losses import divergence as div
 from sdd.losses.blockwise import map_blocks, sum_blocks
-from sdd.losses.mean import Mean, masked_mean
+from sdd.losses.mean import Mean
 from sdd.losses.policy import token_weights
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
+from sdd.steps._sdsd_batch import Targets as Targets
+from sdd.steps._sdsd_batch import cut_metrics, health, targets_of
 from sdd.steps.base import Chosen, Graded, LossBatch, StepDef
 from sdd.tasks.base import Task
 from sdd.teacher import params as teacher_params
-from sdd.teacher.context import demonstration_contexts
-from sdd.teacher.demos import choose_demonstrations, demonstration_metrics
-from sdd.types import Params
+from sdd.teacher.context import demonstration_contexts, read_contexts
+from sdd.teacher.demos import Demonstrations, choose_demonstrations, demonstration_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,20 +102,6 @@ class Config:
             raise ConfigError(f"config.step.top_k={self.top_k}: must be 1 or more")
 
 
-class Targets(NamedTuple):
-    """Attributes:
-    weight_NxK: float32, shares of the K teachers; a row of zeros has none.
-    on_path_NxT: bool, tokens whose prefix can still become a right answer.
-    off_path_NxT: bool, tokens whose prefix cannot.
-    correct_N: bool, the verdicts.
-    """
-
-    weight_NxK: np.ndarray
-    on_path_NxT: np.ndarray
-    off_path_NxT: np.ndarray
-    correct_N: np.ndarray
-
-
 class Logits(NamedTuple):
     """Student NxTxV and teachers NxKxTxV of a block of tokens."""
 
@@ -121,75 +109,100 @@ class Logits(NamedTuple):
     teacher: jax.Array
 
 
-def make(config: Config) -> StepDef:
-    """Builds the method."""
+def make(config: Config, variant: "Variant | None" = None) -> StepDef:
+    """Builds the method, or one that departs from it by ``variant``."""
+    variant = variant or Variant()
 
-    def choose(task, graded, rng_B) -> Chosen:
-        mask_NxT = np.asarray(graded.rollouts.mask_NxT)
-        demos = choose_demonstrations(
-            graded.grades,
-            mask_NxT.sum(axis=1),
-            rng_B,
-            group_size=graded.group_size,
-            num_demos=config.num_demos,
-            policy=config.demo_policy,
-            per=config.demo_per,
-            exclude_own=config.exclude_own,
-        )
-        contexts = demonstration_contexts(task, graded.examples, graded.rollouts, demos.index_NxK)
-        prefix_Nx1 = graded.grades.right_prefix_N[:, None]
-        on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
-        off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
-        targets = Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
-        metrics = demonstration_metrics(demos, graded.grades) | cut_metrics(task, graded, demos.index_NxK)
-        return Chosen(targets, contexts, metrics)
-
-    def loss(model: Model, params: Params, teacher: teacher_params.Teacher, batch: LossBatch):
-        rollouts, targets = batch.rollouts, batch.targets
-        tutor = teacher_params.current(teacher, params)
-        read = jax.lax.stop_gradient(params) if config.estimator == "sampled" else params
-        logits_of = make_logits(config, model, read, tutor, teacher.reference)
-        hiddens = hidden_states(config, model, params, tutor, teacher.reference, batch)
-        taught_N = (jnp.sum(targets.weight_NxK, axis=1) > 0).astype(jnp.float32)
-        weight_NxT, divisor = token_weights(rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
-        arrays = (*hiddens, rollouts.response_NxT, rollouts.model_logp_NxT)
-
-        def score(*blocks):
-            tokens = score_block(config, logits_of(blocks[:-2]), blocks[-2], targets.weight_NxK)
-            return importance(config, tokens["student_logp"], blocks[-1]) * tokens["divergence"], tokens
-
-        def surrogate(hidden, token, old_logp, advantage):
-            logp = div.token_logp(model.unembed(params, hidden), token)
-            return -importance(config, logp, old_logp) * advantage * logp, ()
-
-        if config.estimator == "sampled":
-            # An advantage may depend on later tokens, so all are read before the pass with the gradient.
-            _, tokens = map_blocks(score, config.block_size, *jax.lax.stop_gradient(arrays))
-            advantage_NxT = sampled_advantage(config, tokens, batch)
-            arrays = (hiddens[0], *arrays[-2:], advantage_NxT)
-            total, _ = sum_blocks(surrogate, config.block_size, weight_NxT, *arrays)
-        else:
-            total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
-        return Mean(total, divisor), health(tokens, batch, taught_N)
-
-    return StepDef(
+    step = StepDef(
         source="policy",
-        choose=choose,
-        loss=loss,
-        begin=lambda params: teacher_params.begin(params, config.teacher, config.trust_region > 0),
+        choose=lambda task, graded, rng_B: chosen(task, graded, draw(config, graded, rng_B)),
+        loss=lambda model, params, teacher, batch: distillation_loss(
+            config, model, params, teacher, batch, variant
+        ),
+    )
+    return with_teacher(step, config, with_reference=config.trust_region > 0)
+
+
+def draw(config: Config, graded: Graded, rng_B) -> Demonstrations:
+    """The demonstrations of each rollout, by the settings."""
+    return choose_demonstrations(
+        graded.grades,
+        np.asarray(graded.rollouts.mask_NxT).sum(axis=1),
+        rng_B,
+        group_size=graded.group_size,
+        num_demos=config.num_demos,
+        policy=config.demo_policy,
+        per=config.demo_per,
+        exclude_own=config.exclude_own,
+    )
+
+
+def chosen(task: Task, graded: Graded, demos: Demonstrations, more_NxM: np.ndarray | None = None) -> Chosen:
+    """Targets, contexts and metrics; ``more_NxM`` are rows shown in contexts after those of the teachers."""
+    shown_NxK = demos.index_NxK if more_NxM is None else np.concatenate([demos.index_NxK, more_NxM], axis=1)
+    contexts = demonstration_contexts(task, graded.examples, graded.rollouts, shown_NxK)
+    metrics = demonstration_metrics(demos, graded.grades) | cut_metrics(task, graded, demos.index_NxK)
+    return Chosen(targets_of(graded, demos), contexts, metrics)
+
+
+def distillation_loss(
+    config: Config,
+    model: Model,
+    params,
+    teacher: teacher_params.Teacher,
+    batch: LossBatch,
+    variant: "Variant",
+    row_weight_N: jax.Array | None = None,
+):
+    """The divergence to the teachers; returns (loss, metrics).
+
+    Args:
+      config: the settings.
+      model, params, teacher, batch: as for ``StepDef.loss``; the targets are `Targets`.
+      variant: what a method does in another way.
+      row_weight_N: what rows weigh; the mean is over these weights. None: all weigh the same.
+    """
+    rollouts, targets = batch.rollouts, batch.targets
+    tutor = teacher_params.current(teacher, params)
+    read = jax.lax.stop_gradient(params) if config.estimator == "sampled" else params
+    logits_of = variant.logits(config, model, read, tutor, teacher.reference)
+    hiddens = variant.hidden(config, model, params, tutor, teacher.reference, batch)
+    taught_N = (jnp.sum(targets.weight_NxK, axis=1) > 0).astype(jnp.float32)
+    weight_NxT, divisor = token_weights(rollouts.mask_NxT, taught_N, "sequence", 0, config.denominator)
+    if row_weight_N is not None:
+        counts_N = taught_N if config.denominator == "active" else jnp.ones_like(taught_N)
+        weight_NxT, divisor = weight_NxT * row_weight_N[:, None], jnp.sum(counts_N * row_weight_N)
+    arrays = (*hiddens, rollouts.response_NxT, rollouts.model_logp_NxT)
+
+    def score(*blocks):
+        logits = logits_of(blocks[:-2])
+        tokens = score_block(config, logits, blocks[-2], targets.weight_NxK, variant.divergence)
+        return importance(config, tokens["student_logp"], blocks[-1]) * tokens["divergence"], tokens
+
+    def surrogate(hidden, token, old_logp, advantage):
+        logp = div.token_logp(model.unembed(params, hidden), token)
+        return -importance(config, logp, old_logp) * advantage * logp, ()
+
+    if config.estimator == "sampled":
+        # An advantage may depend on later tokens, so all are read before the pass with the gradient.
+        _, tokens = map_blocks(score, config.block_size, *jax.lax.stop_gradient(arrays))
+        advantage_NxT = sampled_advantage(config, tokens, batch)
+        arrays = (hiddens[0], *arrays[-2:], advantage_NxT)
+        total, _ = sum_blocks(surrogate, config.block_size, weight_NxT, *arrays)
+    else:
+        total, tokens = sum_blocks(score, config.block_size, weight_NxT, *arrays)
+    return Mean(total, divisor), health(tokens, batch, taught_N)
+
+
+def with_teacher(step: StepDef, config, with_reference: bool) -> StepDef:
+    """The method with a teacher kept beside the student, by ``config.teacher`` and ``config.ema_decay``."""
+    return step._replace(
+        begin=lambda params: teacher_params.begin(params, config.teacher, with_reference),
         after=lambda teacher, params: teacher_params.after_update(
             teacher, params, config.teacher, config.ema_decay
         ),
         tutor=teacher_params.current,
     )
-
-
-def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, Mean]:
-    """How much of the demonstrations did not fit the teacher's prompt: share of them, and mean tokens."""
-    shown = np.unique(index_NxK[index_NxK >= 0])
-    response_NxT, mask_NxT = graded.rollouts.response_NxT, graded.rollouts.mask_NxT
-    cut = np.array([task.demonstration_cut(response_NxT[n][mask_NxT[n]]) for n in shown])
-    return {"demo_cut": Mean((cut > 0).sum(), len(cut)), "demo_cut_tokens": Mean(cut.sum(), len(cut))}
 
 
 def hidden_states(config: Config, model: Model, params, tutor, reference, batch: LossBatch) -> tuple:
@@ -200,15 +213,9 @@ def hidden_states(config: Config, model: Model, params, tutor, reference, batch:
         model, params, rollouts.context_BxP, rollouts.context_length_B, rollouts.response_NxT
     )
     readers = [tutor] if config.trust_region == 0 else [tutor, reference]
-    taught = []
-    for reader in readers:
-        each = [
-            response_hidden(
-                model, reader, contexts.tokens_NxKxD[:, k], contexts.length_NxK[:, k], rollouts.response_NxT
-            )
-            for k in range(config.num_demos)
-        ]
-        taught.append(jax.lax.stop_gradient(jnp.stack(each, axis=2)))
+    taught = [
+        read_contexts(model, reader, contexts, config.num_demos, rollouts.response_NxT) for reader in readers
+    ]
     return (student_NxTxE, *taught)
 
 
@@ -226,23 +233,43 @@ def make_logits(config: Config, model: Model, params, tutor, reference):
     return logits_of
 
 
-def score_block(config: Config, logits: Logits, token_NxT, weight_NxK) -> dict[str, jax.Array]:
-    """Per-token quantities of a block of tokens, each with leading axes NxT."""
-    student_NxTxV, teacher_NxKxTxV = logits
-    top_k = config.top_k if config.estimator == "top_k" else 0
-    divergence = div.divergence_to_teachers(
-        student_NxTxV,
-        teacher_NxKxTxV,
+def divergence_of(config: Config, logits: Logits, weight_NxK) -> div.Divergence:
+    """The divergence of a block of tokens, by the settings."""
+    return div.divergence_to_teachers(
+        logits.student,
+        logits.teacher,
         weight_NxK,
         combine=config.combine,
         kind=config.divergence,
         js_weight=config.js_weight,
-        top_k=top_k,
+        top_k=config.top_k if config.estimator == "top_k" else 0,
         support=config.top_k_support,
         remainder=config.top_k_remainder,
     )
+
+
+class Variant(NamedTuple):
+    """How a method departs from this one; the defaults do not.
+
+    Attributes:
+      hidden: as `hidden_states`; the student's comes first.
+      logits: as `make_logits`.
+      divergence: as `divergence_of`.
+    """
+
+    hidden: Callable[..., tuple] = hidden_states
+    logits: Callable[..., Callable[[Any], Logits]] = make_logits
+    divergence: Callable[..., div.Divergence] = divergence_of
+
+
+def score_block(
+    config: Config, logits: Logits, token_NxT, weight_NxK, divergence_of=divergence_of
+) -> dict[str, jax.Array]:
+    """Per-token quantities of a block of tokens, each with leading axes NxT."""
+    student_NxTxV, teacher_NxKxTxV = logits
+    divergence = divergence_of(config, logits, weight_NxK)
     values = {"divergence": divergence.value}
-    if top_k:
+    if config.estimator == "top_k":
         values |= {"captured_mass": divergence.student_mass, "captured_teacher_mass": divergence.teacher_mass}
     token_NxKxT = jnp.broadcast_to(token_NxT[:, None], teacher_NxKxTxV.shape[:3])
     teacher_logp_NxKxT = div.token_logp(teacher_NxKxTxV, token_NxKxT)
@@ -271,27 +298,3 @@ def sampled_advantage(config: Config, tokens: dict[str, jax.Array], batch: LossB
         config.combine,
         config.return_to_go,
     )
-
-
-def health(tokens: dict[str, jax.Array], batch: LossBatch, taught_N: jax.Array) -> dict[str, Mean]:
-    """How well the teacher reads demonstrations: the numbers in which a runaway shows first."""
-    weight_NxK, on_NxT, off_NxT, correct_N = batch.targets
-    taught_NxT = batch.rollouts.mask_NxT * taught_N[:, None]
-    teacher_entropy_NxT = jnp.einsum("ntk,nk->nt", tokens["teacher_entropy_K"], weight_NxK)
-    teacher_logp_NxT = jnp.einsum("ntk,nk->nt", tokens["teacher_logp_K"], weight_NxK)
-    right_NxT, wrong_NxT = taught_NxT * correct_N[:, None], taught_NxT * ~correct_N[:, None]
-    metrics = {
-        "divergence": masked_mean(tokens["divergence"], taught_NxT),
-        "divergence_on_path": masked_mean(tokens["divergence"], taught_NxT * on_NxT),
-        "divergence_off_path": masked_mean(tokens["divergence"], taught_NxT * off_NxT),
-        "teacher_entropy": masked_mean(teacher_entropy_NxT, taught_NxT),
-        "teacher_entropy_on_path": masked_mean(teacher_entropy_NxT, taught_NxT * on_NxT),
-        "teacher_entropy_off_path": masked_mean(teacher_entropy_NxT, taught_NxT * off_NxT),
-        "teacher_logp_right": masked_mean(teacher_logp_NxT, right_NxT),
-        "teacher_logp_wrong": masked_mean(teacher_logp_NxT, wrong_NxT),
-        "taught_student_entropy": masked_mean(tokens["student_entropy"], taught_NxT),
-    }
-    for name in ("captured_mass", "captured_teacher_mass"):
-        if name in tokens:
-            metrics[name] = masked_mean(tokens[name], taught_NxT)
-    return metrics

@@ -1,12 +1,16 @@
-"""Token rows that a teacher reads: the prompt with a demonstration, before the student's own response."""
+"""What a teacher reads: the prompt with a demonstration, before the student's own response."""
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sdd.data import columns_for, pad_left
+from sdd.model import Model
+from sdd.sampling.score import response_hidden
 from sdd.tasks.base import Example, Task
-from sdd.types import Contexts, Rollouts
+from sdd.types import Contexts, Params, Rollouts
 
 
 def pad_contexts(task: Task, contexts: Sequence[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,3 +58,14 @@ def demonstration_contexts(
     return Contexts(
         tokens.reshape(num_rollouts, num_demos, -1), length.reshape(num_rollouts, num_demos).astype(np.int32)
     )
+
+
+def read_contexts(
+    model: Model, reader: Params, contexts: Contexts, num_read: int, response_NxT: jax.Array
+) -> jax.Array:
+    """Hidden states NxTxKxE of the responses after the first K contexts, without gradient."""
+    each = [
+        response_hidden(model, reader, contexts.tokens_NxKxD[:, k], contexts.length_NxK[:, k], response_NxT)
+        for k in range(num_read)
+    ]
+    return jax.lax.stop_gradient(jnp.stack(each, axis=2))
