@@ -123,7 +123,8 @@ def verdict(seen: _Seen, now: float, lost_after: float) -> tuple[int, str] | Non
         return int(code), f"{named(process)} failed: {message}; this process ends too"
     silence = now - seen.answered[0]
     lost = [process for process, (_, at) in seen.beats.items() if now - at > lost_after]
-    if silence > lost_after:
+    if silence > lost_after or 0 in lost:  # with process 0 goes the service, a moment sooner or later
+        silence = max(silence, now - seen.beats[0][1]) if 0 in seen.beats else silence
         who = named(0) if 0 in seen.beats else "process 0"
         what = f"{who}, which coordinates, has not answered for {silence:.0f} s"
     elif lost:

@@ -48,6 +48,11 @@ def test_a_silent_coordinator_is_blamed_and_not_those_it_tells_of():
     assert "process 0 (a), which coordinates, has not answered for 11 s" in line and "process 1" not in line
 
 
+def test_the_coordinator_is_named_as_such_also_if_its_last_answer_is_newer_than_its_last_beat():
+    code, line = verdict(seen(answered=101.0, p0=("a 7", 100.0), p1=("b 7", 101.0)), 110.5)
+    assert code == watch.LOST and "process 0 (a), which coordinates, has not answered for 10 s" in line
+
+
 def test_the_coordinator_itself_may_get_no_answer():
     code, line = verdict(seen(answered=100.0, p1=("b 7", 111.0)), 111.0)
     assert code == watch.LOST and "process 0, which coordinates" in line
