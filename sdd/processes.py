@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -129,7 +130,7 @@ def joined(at: Place | None, lost_after: float) -> Iterator[Callable[[int, str],
     except KeyboardInterrupt:
         guard.fail(INTERRUPTED, "interrupted")
     except BaseException as error:
-        watch.print_traceback()
+        traceback.print_exc()
         if _of_the_devices(error):  # perhaps only since another process is gone
             guard.wait()
         guard.fail(watch.LOST if isinstance(error, LostProcess) else 1, error_line(error))

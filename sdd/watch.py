@@ -12,7 +12,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
@@ -164,9 +163,3 @@ def _aborts_held(seconds: float):
         yield
     finally:
         library.signal(signal.SIGABRT, None)  # SIG_DFL
-
-
-def print_traceback() -> None:
-    """The traceback of the error at hand, before the process ends without one."""
-    with contextlib.suppress(OSError):
-        os.write(2, traceback.format_exc().encode(errors="replace"))

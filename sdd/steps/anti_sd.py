@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from sdd.losses.divergence import entropy, token_logp
+from sdd.steps import _checks as checks
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher import params as teacher_params
@@ -46,14 +47,9 @@ class Config(grpo.Config):
         Raises:
           ConfigError: as GRPO, or a value out of range.
         """
-        from sdd.config import ConfigError
-
         grpo.policy_checks(self, run)
-        for name in ("away", "entropy_floor"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be 0 or more")
-        if not 0.0 <= self.ema_decay <= 1.0:
-            raise ConfigError(f"config.step.ema_decay={self.ema_decay}: must be between 0 and 1")
+        checks.zero_or_more(self, "away", "entropy_floor")
+        checks.shares(self, "ema_decay")
 
 
 def away_from(student_logp: jax.Array, teacher_logp: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdd.losses.divergence import divergence
+from sdd.steps import _checks as checks
 from sdd.steps import grpo
 from sdd.steps.base import Chosen, StepDef
 
@@ -40,11 +41,8 @@ class Config(grpo.Config):
         Raises:
           ConfigError: as GRPO, or a negative weight.
         """
-        from sdd.config import ConfigError
-
         grpo.policy_checks(self, run)
-        if self.anchor_coefficient < 0:
-            raise ConfigError(f"config.step.anchor_coefficient={self.anchor_coefficient}: must be 0 or more")
+        checks.zero_or_more(self, "anchor_coefficient")
 
 
 def make(config: Config) -> StepDef:

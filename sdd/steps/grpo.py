@@ -25,6 +25,7 @@ from sdd.losses.blockwise import sum_blocks
 from sdd.losses.divergence import entropy, token_logp
 from sdd.losses.mean import Mean, masked_mean
 from sdd.sampling.score import response_hidden
+from sdd.steps import _checks as checks
 from sdd.steps.base import Chosen, Graded, StepDef
 
 
@@ -76,9 +77,7 @@ def policy_checks(config, run) -> None:
             f"config.train.group_size={run.train.group_size}: a group of one has no advantage; "
             "GRPO needs 2 or more"
         )
-    for name in ("clip_low", "clip_high", "kl_coefficient"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"config.step.{name}={getattr(config, name)}: must be 0 or more")
+    checks.zero_or_more(config, "clip_low", "clip_high", "kl_coefficient")
 
 
 def choose(config: Config, graded: Graded, reward_N: np.ndarray) -> Chosen:

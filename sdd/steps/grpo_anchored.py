@@ -12,6 +12,7 @@ Everything else is GRPO (:mod:`sdd.steps.grpo`).
 
 import dataclasses
 
+from sdd.steps import _checks as checks
 from sdd.steps import grpo
 from sdd.steps.base import StepDef
 from sdd.teacher.params import ema
@@ -41,8 +42,7 @@ class Config(grpo.Config):
                 f"config.step.kl_coefficient={self.kl_coefficient}: must be above 0; without a pull use "
                 "sdd.steps.grpo"
             )
-        if not 0.0 <= self.ema_decay <= 1.0:
-            raise ConfigError(f"config.step.ema_decay={self.ema_decay}: must be between 0 and 1")
+        checks.shares(self, "ema_decay")
 
 
 def make(config: Config) -> StepDef:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from sdd.losses._log_space import log_probs
 from sdd.losses.divergence import token_logp
+from sdd.steps import _checks as checks
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher import params as teacher_params
@@ -46,13 +47,9 @@ class Config(grpo.Config):
         Raises:
           ConfigError: as GRPO, or a value out of range.
         """
-        from sdd.config import ConfigError
-
         grpo.policy_checks(self, run)
-        if self.shrinkage < 0:
-            raise ConfigError(f"config.step.shrinkage={self.shrinkage}: must be 0 or more")
-        if not 0.0 <= self.ema_decay <= 1.0:
-            raise ConfigError(f"config.step.ema_decay={self.ema_decay}: must be between 0 and 1")
+        checks.zero_or_more(self, "shrinkage")
+        checks.shares(self, "ema_decay")
 
 
 def influence(logits_xV: jax.Array, token_logp: jax.Array, advantage: jax.Array) -> jax.Array:

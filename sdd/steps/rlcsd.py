@@ -20,6 +20,7 @@ import numpy as np
 
 from sdd.losses.divergence import token_logp
 from sdd.losses.mean import Mean
+from sdd.steps import _checks as checks
 from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, StepDef
 from sdd.teacher import params as teacher_params
@@ -47,14 +48,9 @@ class Config(grpo.Config):
         Raises:
           ConfigError: as GRPO, or a value out of range.
         """
-        from sdd.config import ConfigError
-
         grpo.policy_checks(self, run)
-        for name in ("contrast", "bound"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be 0 or more")
-        if not 0.0 <= self.ema_decay <= 1.0:
-            raise ConfigError(f"config.step.ema_decay={self.ema_decay}: must be between 0 and 1")
+        checks.zero_or_more(self, "contrast", "bound")
+        checks.shares(self, "ema_decay")
 
 
 class Targets(NamedTuple):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sdd.losses.mean import Mean
+from sdd.steps import _checks as checks
 from sdd.steps import sdsd
 from sdd.steps.base import Chosen, StepDef
 
@@ -32,11 +33,8 @@ class Config(sdsd.Config):
         Raises:
           ConfigError: as sdsd, or a negative exponent.
         """
-        from sdd.config import ConfigError
-
         sdsd.Config.check(self, run)
-        if self.exponent < 0:
-            raise ConfigError(f"config.step.exponent={self.exponent}: must be 0 or more")
+        checks.zero_or_more(self, "exponent")
 
 
 class Targets(NamedTuple):

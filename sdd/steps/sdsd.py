@@ -22,6 +22,7 @@ from sdd.losses.mean import Mean
 from sdd.losses.policy import token_weights
 from sdd.model import Model
 from sdd.sampling.score import response_hidden
+from sdd.steps import _checks as checks
 from sdd.steps._sdsd_batch import Targets as Targets
 from sdd.steps._sdsd_batch import cut_metrics, health, targets_of
 from sdd.steps.base import Chosen, Graded, LossBatch, StepDef
@@ -88,11 +89,8 @@ class Config:
                 f"config.step.num_demos={self.num_demos}: a group of {run.train.group_size} offers a rollout "
                 f"1 to {candidates} demonstrations (config.step.exclude_own={self.exclude_own})"
             )
-        for name in ("js_weight", "ema_decay", "trust_region"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be between 0 and 1")
-        if self.importance_clip < 0:
-            raise ConfigError(f"config.step.importance_clip={self.importance_clip}: must be 0 or more")
+        checks.shares(self, "js_weight", "ema_decay", "trust_region")
+        checks.zero_or_more(self, "importance_clip")
         if run.train.async_steps and not self.importance_clip:
             raise ConfigError(
                 "config.train.async_steps=1: rollouts are then a step old, and their tokens must be weighed; "

@@ -23,6 +23,7 @@ import numpy as np
 
 from sdd.losses._log_space import log_probs, top_k_mask
 from sdd.losses.mean import Mean
+from sdd.steps import _checks as checks
 from sdd.steps import grpo
 from sdd.steps.base import Chosen, StepDef
 
@@ -52,11 +53,8 @@ class Config(grpo.Config):
         grpo.policy_checks(self, run)
         if self.top_k < 1:
             raise ConfigError(f"config.step.top_k={self.top_k}: must be 1 or more")
-        for name in ("spread", "entropy_quantile"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"config.step.{name}={getattr(self, name)}: must be between 0 and 1")
-        if self.penalty < 0:
-            raise ConfigError(f"config.step.penalty={self.penalty}: must be 0 or more")
+        checks.shares(self, "spread", "entropy_quantile")
+        checks.zero_or_more(self, "penalty")
 
 
 class Targets(NamedTuple):
