@@ -33,8 +33,8 @@ def config(
 ) -> ml_collections.ConfigDict:
     """The config of a study.
 
-    Its keys: ``seed`` of the first seed (the others follow it), ``methods`` that are run, ``experiments`` with
-    the settings of each, ``warm_start_steps``, and those of `SHARED`, which hold for all experiments.
+    Its keys: ``seed`` of the first seed (the others follow it), ``methods`` that are run, ``experiments``
+    with the settings of each, ``warm_start_steps``, and those of `SHARED`, which hold for all experiments.
 
     Args:
       warm_start: what every method starts from.

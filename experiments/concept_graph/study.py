@@ -7,8 +7,8 @@ One warm start a seed, every method from it, and a report that compares them.
     some of the methods        --config.methods=sdsd_k1,grpo
     one method's own value     --config.experiments.grpo.optimizer.learning_rate=2e-4
 
-For a method of your own, copy this file and add it below. All published methods: experiments/study/methods.py,
-which goes on in the same folder.
+For a method of your own, copy this file and add it below. All published methods:
+experiments/study/methods.py, which goes on in the same folder.
 """
 
 import ml_collections
