@@ -117,6 +117,7 @@ def run(
     from rich.markup import escape
 
     from sdd import loop, report
+    from sdd.theory import prediction
 
     console = console or rich.console.Console()
     workdir = Path(workdir).absolute()
@@ -131,6 +132,11 @@ def run(
             if jax.process_index() == 0:
                 console.print(f"[bold]seed {seed}: {escape(name)}[/]", highlight=False)
             loop.run(config, folder / name, console, data_dir=folder / "data")
+        if jax.process_count() == 1:
+            try:
+                prediction.write(folder, WARM_START, list(methods))
+            except ValueError as error:  # the task has no prompts with several right answers, say
+                console.print(f"no prediction of changes (C8): {escape(str(error))}", highlight=False)
     if jax.process_index() != 0:
         return {}
     claims = report.write_study_report(workdir, console)

@@ -7,7 +7,7 @@ from sdd import cli, config, experiment, overrides
 from sdd import study as study_lib
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "concept_graph"
-RUNS = ("warm_start", "sdsd", "sdsd_k3", "grpo", "grpo_diversity", "runaway", "smoke")
+RUNS = ("warm_start", "sdsd", "sdsd_k3", "grpo", "grpo_diversity", "smoke")
 ON_POLICY = ("sdsd", "sdsd_k3", "grpo", "grpo_diversity")
 
 
