@@ -1,0 +1,73 @@
+"""Writes the numbers of docs/findings.md from a study's folder: python docs/write_findings.py runs/study
+
+The prose between the marks is rewritten, the rest of the page stays. Every number comes from ``claims.json``,
+which ``sdd report`` computes from the run folders.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).with_name("findings.md")
+BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"
+
+
+def number(interval: dict[str, Any]) -> str:
+    """An estimate and its 95 % interval."""
+    if interval["value"] is None:
+        return "not measured"
+    return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def is_interval(value: Any) -> bool:
+    """Whether a detail of a claim is an estimate."""
+    return isinstance(value, dict) and {"value", "low", "high"} <= value.keys()
+
+
+def block(name: str, claim: dict[str, Any]) -> str:
+    """What a claim's file says, as markdown."""
+    holds = {True: "holds", False: "does not hold", None: "open"}[claim["holds"]]
+    seeds = ", ".join(map(str, claim["seeds"])) or "none"
+    lines = [f"**{holds}: {number(claim)}**, seeds {seeds}. Rule: {claim['details'].get('rule', '-')}.", ""]
+    for key, value in claim["details"].items():
+        if is_interval(value):
+            lines.append(f"- {key.replace('_', ' ')}: {number(value)}")
+    for run, fits in claim["details"].get("runs", {}).items():
+        parts = ", ".join(f"{key} {number(fits[key])}" for key in ("correlation", "slope", "partial"))
+        lines.append(f"- {run}: {parts}, measured {fits['measured_rms']:.2f} nats")
+    for problem in claim["details"].get("runaway", []):
+        lines.append(f"- ran away: {problem}")
+    return "\n".join([BEGIN.format(name), "", *lines, "", END.format(name)])
+
+
+def plane(methods: dict[str, dict[str, Any]]) -> str:
+    """The table of all methods, the best pass@1 first."""
+    rows = sorted(methods.items(), key=lambda item: -item[1]["pass@1"]["value"])
+    lines = [
+        "| method | pass@1, in distribution | distinct correct of 32, harder | dominated by |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {number(each['pass@1'])[1:]} | {number(each['distinct_correct'])[1:]} | "
+        f"{', '.join(each['dominated_by']) or '**none**'} |"
+        for name, each in rows
+    ]
+    return "\n".join([BEGIN.format("plane"), "", *lines, "", END.format("plane")])
+
+
+def filled(page: str, claims: dict[str, dict[str, Any]]) -> str:
+    """The page with the blocks of these claims."""
+    blocks = {name: block(name, claim) for name, claim in claims.items()}
+    if methods := claims.get("C9", {}).get("details", {}).get("plane"):
+        blocks["plane"] = plane(methods)
+    for name, text in blocks.items():
+        marks = re.escape(BEGIN.format(name)) + ".*?" + re.escape(END.format(name))
+        page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
+    return page
+
+
+if __name__ == "__main__":
+    found = json.loads((Path(sys.argv[1]) / "claims.json").read_text(encoding="utf-8"))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
