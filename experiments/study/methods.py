@@ -36,6 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the study of all methods."""
     paper = study.get_config().experiments
     methods = {name: paper[name] for name in ("sdsd_k1", "sdsd_k3", "grpo", "grpo_diversity")}
+    methods["csd"] = base.on_policy("sdd.steps.csd")
     return study_lib.config(paper.warm_start, methods | {name: method(name) for name in ZOO})
 
 

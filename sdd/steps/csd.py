@@ -36,7 +36,7 @@ class Config(sdsd.Config):
 
     divergence: Literal["reverse", "forward", "js"] = "forward"
     teacher_temperature: float = 0.5
-    balance: float = 1.0
+    balance: float = 0.15
 
     def check(self, run) -> None:
         """Refuses what cannot work.
