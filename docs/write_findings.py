@@ -1,7 +1,7 @@
-"""Writes the numbers of docs/findings.md from a study's folder: python docs/write_findings.py runs/study
+"""Writes the numbers of docs/findings.md: python docs/write_findings.py runs/study [runs/tuning]
 
-The prose between the marks is rewritten, the rest of the page stays. Every number comes from ``claims.json``,
-which ``sdd report`` computes from the run folders.
+What is between the marks is rewritten, the rest of the page stays. Every number comes from ``claims.json``,
+which ``sdd report`` computes from the run folders, or from the folders themselves.
 """
 
 import json
@@ -57,12 +57,31 @@ def plane(methods: dict[str, dict[str, Any]]) -> str:
     return "\n".join([BEGIN.format("plane"), "", *lines, "", END.format("plane")])
 
 
-def filled(page: str, claims: dict[str, dict[str, Any]]) -> str:
-    """The page with the blocks of these claims."""
+def tuning(folder: Path) -> str:
+    """The table of the runs of one seed: four means, without intervals, as the seed chose the settings."""
+    from sdd.claims.compare import distinct_correct_at, pass_at
+    from sdd.claims.runs import load_study
+
+    columns = {
+        "pass@1": ("id", pass_at(1)),
+        "pass@1, larger": ("larger", pass_at(1)),
+        "pass@32, harder": ("harder", pass_at(32)),
+        "distinct correct of 32, harder": ("harder", distinct_correct_at(32)),
+    }
+    (runs,) = load_study(folder).seeds.values()
+    lines = ["| run | " + " | ".join(columns) + " |", "| --- " * (1 + len(columns)) + "|"]
+    for name, run in runs.items():
+        means = [quantity(run.rollouts(split)).mean() for split, quantity in columns.values()]
+        lines.append(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    return "\n".join([BEGIN.format("tuning"), "", *lines, "", END.format("tuning")])
+
+
+def filled(page: str, claims: dict[str, dict[str, Any]], more: dict[str, str]) -> str:
+    """The page with the blocks of these claims, and more blocks."""
     blocks = {name: block(name, claim) for name, claim in claims.items()}
     if methods := claims.get("C9", {}).get("details", {}).get("plane"):
         blocks["plane"] = plane(methods)
-    for name, text in blocks.items():
+    for name, text in (blocks | more).items():
         marks = re.escape(BEGIN.format(name)) + ".*?" + re.escape(END.format(name))
         page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
     return page
@@ -70,4 +89,5 @@ def filled(page: str, claims: dict[str, dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     found = json.loads((Path(sys.argv[1]) / "claims.json").read_text(encoding="utf-8"))
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    extra = {"tuning": tuning(Path(sys.argv[2]))} if len(sys.argv) > 2 else {}
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found, extra), encoding="utf-8")
