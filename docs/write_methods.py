@@ -11,7 +11,7 @@ BEGIN, END = "<!-- written by docs/write_methods.py -->", "<!-- end of what is w
 METHODS = (
     *("pass_at_k", "entropy_bonus", "grpo_anchored", "dph", "simko"),
     *("sdpo", "opsd", "beta_opsd", "sc_sdpo", "eopd", "pmi_residual"),
-    *("rlcsd", "anti_sd", "ida_opd"),
+    *("rlcsd", "anti_sd", "ida_opd", "csd"),
 )
 
 
