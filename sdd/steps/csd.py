@@ -5,24 +5,26 @@ r"""Calibrated self-distillation: demonstrations are averaged, not multiplied (t
         KL(T_d^{(\tau)}(\cdot | x, d, y_{<t}) \,\|\, \pi_\theta(\cdot | x, y_{<t})), \qquad
     q(d) \propto c_d\, \pi_{old}(d | x)^{-\alpha}
 
-with the teacher and the right rollouts d of :mod:`sdd.steps.sdsd`, and T^(tau) the teacher's distribution at
-temperature tau. Why: the reverse KL of sdsd ends at the geometric mean of what readers of different
-demonstrations say, where an answer counts only as far as all of them allow it, so that the likelier way
-wins. The forward KL is linear in the teacher. It ends at the arithmetic mean, which keeps the ratios of right
-answers where readers are calibrated; tau below 1 takes away a reader's errors, which a forward KL would
-otherwise teach; and alpha draws rare demonstrations more often, against the drift of finite groups: of a
-large group 1 demonstrates all right answers alike. One demonstration a rollout is enough, as the gradient is
-linear too. tau = 1 and alpha = 0 are sdsd with its forward KL. See docs/findings.md.
+plus v times the loss of :mod:`sdd.steps.grpo` on the same rollouts. The teacher and the right rollouts d are
+those of :mod:`sdd.steps.sdsd`, and T^(tau) is the teacher's distribution at temperature tau. Why: the reverse
+KL of sdsd ends at the geometric mean of what readers of different demonstrations say, where an answer counts
+only as far as all of them allow it, so that the likelier way wins. The forward KL is linear in the teacher. It
+ends at the arithmetic mean, which keeps the ratios of right answers where readers are calibrated; tau below 1
+takes away a reader's errors, which a forward KL would otherwise teach; and alpha draws rare demonstrations
+more often, against the drift of finite groups: of a large group 1 demonstrates all right answers alike. One
+demonstration a rollout is enough, as the gradient is linear too. What a forward KL is slow to take away are
+slips that the student makes and no teacher would; the verdict on the student's own rollouts does, and its
+optimum keeps ratios too. tau = 1, alpha = 0 and v = 0 are sdsd with its forward KL. See docs/findings.md.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sdd.losses.mean import Mean
 from sdd.steps import _checks as checks
-from sdd.steps import sdsd
+from sdd.steps import grpo, sdsd
 from sdd.steps.base import Chosen, Graded, StepDef
 from sdd.teacher.demos import Demonstrations
 
@@ -32,11 +34,14 @@ class Config(sdsd.Config):
     """Attributes:
     teacher_temperature: tau; divides the teacher's logits.
     balance: alpha; 0: all right rollouts of the group demonstrate alike.
+    verdict: v, the weight of GRPO's loss; 0: none.
     """
 
     divergence: Literal["reverse", "forward", "js"] = "forward"
+    denominator: Literal["active", "all"] = "all"
     teacher_temperature: float = 0.5
-    balance: float = 0.15
+    balance: float = 0.25
+    verdict: float = 1.0
 
     def check(self, run) -> None:
         """Refuses what cannot work.
@@ -47,13 +52,18 @@ class Config(sdsd.Config):
         from sdd.config import ConfigError
 
         sdsd.Config.check(self, run)
-        checks.zero_or_more(self, "balance")
+        checks.zero_or_more(self, "balance", "verdict")
         if self.teacher_temperature <= 0:
             raise ConfigError(f"config.step.teacher_temperature={self.teacher_temperature}: must be above 0")
         if self.demo_policy != "random" or self.demo_per != "rollout":
             raise ConfigError(
                 f"config.step.demo_policy={self.demo_policy!r}, demo_per={self.demo_per!r}: must be 'random' "
                 "and 'rollout'; config.step.balance says how demonstrations are drawn"
+            )
+        if self.verdict and self.denominator != "all":
+            raise ConfigError(
+                f"config.step.denominator={self.denominator!r}: must be 'all', as the verdict is on all "
+                "rollouts; or config.step.verdict=0"
             )
 
 
@@ -79,8 +89,19 @@ def draw(config: Config, graded: Graded, rng_B) -> Demonstrations:
     return Demonstrations(index_NxK, has_NxK / np.maximum(has_NxK.sum(axis=1, keepdims=True), 1))
 
 
+class Targets(NamedTuple):
+    """Attributes:
+    taught: those of sdsd.
+    policy: those of GRPO.
+    """
+
+    taught: sdsd.Targets
+    policy: grpo.Targets
+
+
 def make(config: Config) -> StepDef:
     """Builds the method."""
+    policy = grpo.Config(block_size=config.block_size)
 
     def logits(config, model, params, tutor, reference):
         plain = sdsd.make_logits(config, model, params, tutor, reference)
@@ -91,12 +112,24 @@ def make(config: Config) -> StepDef:
 
         return sharpened
 
+    distilled = sdsd.make(config, sdsd.Variant(logits=logits))
+
     def choose(task, graded, rng_B) -> Chosen:
         demos = draw(config, graded, rng_B)
-        chosen = sdsd.chosen(task, graded, demos)
+        taught = sdsd.chosen(task, graded, demos)
+        judged = grpo.choose(policy, graded, graded.grades.score_N)
         shown = demos.index_NxK[demos.index_NxK >= 0]
         logp_N = np.where(graded.rollouts.mask_NxT, graded.rollouts.model_logp_NxT, 0).sum(axis=1)
-        metrics = chosen.metrics | {"demo_logp": Mean(logp_N[shown].sum(), len(shown))}
-        return chosen._replace(metrics=metrics)
+        metrics = taught.metrics | judged.metrics | {"demo_logp": Mean(logp_N[shown].sum(), len(shown))}
+        return taught._replace(targets=Targets(taught.targets, judged.targets), metrics=metrics)
 
-    return sdsd.make(config, sdsd.Variant(logits=logits))._replace(choose=choose)
+    def loss(model, params, teacher, batch):
+        parts = batch.targets
+        taught, metrics = distilled.loss(model, params, teacher, batch._replace(targets=parts.taught))
+        if not config.verdict:
+            return taught, metrics
+        judged, more = grpo.surrogate_loss(policy, model, params, (), batch._replace(targets=parts.policy))
+        # Both are means over all rows, so that their totals add up.
+        return Mean(taught.total + config.verdict * judged.total, taught.weight), metrics | more
+
+    return distilled._replace(choose=choose, loss=loss)

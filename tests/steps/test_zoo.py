@@ -248,14 +248,23 @@ def test_beta_opsd_at_one_is_sdsd_and_far_out_goes_to_the_start():
 
 
 def test_calibrated_distillation_at_its_ends_is_forward_sdsd():
-    options = {"teacher": "frozen", "num_demos": 2}
+    options = {"teacher": "frozen", "num_demos": 2, "denominator": "all"}
     forward = sdsd.make(sdsd.Config(divergence="forward", **options))
-    same(csd.make(csd.Config(teacher_temperature=1.0, balance=0.0, **options)), forward)
-    differ(csd.make(csd.Config(teacher_temperature=0.5, balance=0.0, **options)), forward)
+    plain = {"balance": 0.0, "verdict": 0.0, **options}
+    same(csd.make(csd.Config(teacher_temperature=1.0, **plain)), forward)
+    differ(csd.make(csd.Config(teacher_temperature=0.5, **plain)), forward)
+
+
+def test_the_verdict_adds_the_loss_of_grpo():
+    one, two = (csd.make(csd.Config(teacher="frozen", verdict=v)) for v in (0.0, 3.0))
+    (a, da), (b, db), (c, dc) = (loss_and_grad(step) for step in (one, two, grpo.make(grpo.Config())))
+    assert np.abs(dc).max() > 1e-3
+    np.testing.assert_allclose(b, a + 3 * c, atol=1e-6)
+    np.testing.assert_allclose(db, da + 3 * dc, atol=1e-6)
 
 
 def test_calibrated_distillation_rests_at_the_mean_of_sharpened_readers():
-    step = csd.make(csd.Config(teacher_temperature=0.5, balance=0.0, **LIVE))
+    step = csd.make(csd.Config(teacher_temperature=0.5, balance=0.0, verdict=0.0, **LIVE))
     sharp = TAUGHT[CORRECT] ** 2
     sharp /= sharp.sum(axis=1, keepdims=True)
     want = fixed_points.sdsd(sdsd.Config(divergence="forward", **LIVE), G, sharp, CORRECT, START)
@@ -269,7 +278,7 @@ def test_rare_demonstrations_are_drawn_more_often(balance):
     task, repeats = table()[0], 4000
     step = csd.make(csd.Config(num_demos=2, balance=balance))
     _, chosen = batch_of(step, task, groups=[[0, 1, 2, 3]] * repeats)
-    weight_NxK = chosen.targets.weight_NxK
+    weight_NxK = chosen.targets.taught.weight_NxK
     np.testing.assert_array_equal(weight_NxK[2::4], 0.5)  # the wrong one has two of three
     config = csd.Config(num_demos=2, balance=balance)
     examples = [task.source(TRAIN)[0]] * repeats
