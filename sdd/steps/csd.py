@@ -8,13 +8,14 @@ r"""Calibrated self-distillation: demonstrations are averaged, not multiplied (t
 plus v times the loss of :mod:`sdd.steps.grpo` on the same rollouts. The teacher and the right rollouts d are
 those of :mod:`sdd.steps.sdsd`, and T^(tau) is the teacher's distribution at temperature tau. Why: the reverse
 KL of sdsd ends at the geometric mean of what readers of different demonstrations say, where an answer counts
-only as far as all of them allow it, so that the likelier way wins. The forward KL is linear in the teacher. It
-ends at the arithmetic mean, which keeps the ratios of right answers where readers are calibrated; tau below 1
-takes away a reader's errors, which a forward KL would otherwise teach; and alpha draws rare demonstrations
-more often, against the drift of finite groups: of a large group 1 demonstrates all right answers alike. One
-demonstration a rollout is enough, as the gradient is linear too. What a forward KL is slow to take away are
-slips that the student makes and no teacher would; the verdict on the student's own rollouts does, and its
-optimum keeps ratios too. tau = 1, alpha = 0 and v = 0 are sdsd with its forward KL. See docs/findings.md.
+only as far as all of them allow it, so that the likelier way wins. The forward KL is linear in the teacher.
+It ends at the arithmetic mean, which keeps the ratios of right answers where readers are calibrated; tau
+below 1 takes away a reader's errors, which a forward KL would otherwise teach; and alpha draws rare
+demonstrations more often, against the drift of finite groups: of a large group 1 demonstrates all right
+answers alike. One demonstration a rollout is enough, as the gradient is linear too. What a forward KL is slow
+to take away are slips that the student makes and no teacher would; the verdict on the student's own rollouts
+does, and its optimum keeps ratios too. tau = 1, alpha = 0 and v = 0 are sdsd with its forward KL. See
+docs/findings.md.
 """
 
 import dataclasses
