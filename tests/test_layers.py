@@ -15,6 +15,7 @@ ROOMS = (
         "logfile",
         "writers",
         "runfolder",
+        "details",
         "checkpoint",
         "weights",
         "evaluate",

@@ -227,6 +227,8 @@ def same_bits():
     def compare(a, b):
         for name in ("metrics.jsonl", "evaluations.jsonl", *rollout_files(a, b)):
             assert (a / name).read_text() == (b / name).read_text(), name
+        for name in rollout_files(a, b, ".details.npz"):
+            assert (a / name).read_bytes() == (b / name).read_bytes(), name
         assert newest_step(a) == newest_step(b) > 0
         arrays, others = last_arrays(a), last_arrays(b)
         assert arrays.keys() == others.keys()
@@ -238,8 +240,8 @@ def same_bits():
     return compare
 
 
-def rollout_files(a: Path, b: Path) -> list[str]:
-    found = [sorted(str(p.relative_to(f)) for p in f.glob("rollouts/*/*.jsonl")) for f in (a, b)]
+def rollout_files(a: Path, b: Path, ending: str = ".jsonl") -> list[str]:
+    found = [sorted(str(p.relative_to(f)) for p in f.glob(f"rollouts/*/*{ending}")) for f in (a, b)]
     assert found[0] == found[1] and found[0]
     return found[0]
 
