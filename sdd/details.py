@@ -57,8 +57,8 @@ def drawings_of(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> 
     """The picture of each prompt, and what each of its rollouts adds; empty where the task does not draw.
 
     ``{"nodes": [[label, x, y, kind], ..], "edges": [[i, j], ..], "text": .., "responses": [response, ..],
-    "of": [number of the response, one a rollout]}`` with responses
-    ``{"nodes": [further ones], "path": [i, ..], "text": ..}``; equal ones once.
+    "of": [number of the response, one a rollout]}`` with responses ``{"nodes": [further ones],
+    "path": [i, ..]}``; equal ones once.
 
     Raises:
       ValueError: the drawing of a response has not the nodes and edges of that of its example.
@@ -82,7 +82,7 @@ def drawings_of(task: Task, examples: Sequence[Example], rollouts: Rollouts) -> 
                     "nodes of its example's drawing and have the same edges"
                 )
             added = drawn.nodes[len(plain.nodes) :]
-            responses.append({"nodes": added, "path": drawn.path, "text": drawn.text})
+            responses.append({"nodes": added, "path": drawn.path})
         picture = {"nodes": plain.nodes, "edges": plain.edges, "text": plain.text}
         found.append(picture | {"responses": responses, "of": of})
     return found

@@ -63,7 +63,7 @@ class Drawing(NamedTuple):
       nodes: the places.
       edges: pairs of numbers of `nodes`.
       path: numbers of the nodes that a response visits, in order; a step that is no edge is shown as broken.
-      text: the same in words, for who does not see the picture.
+      text: the example in words, for who does not see the picture.
     """
 
     nodes: tuple[Node, ...]
