@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from sdd import loop, report
 from sdd.config import RunConfig
+from sdd.terminal import shown
 
 WARM_START = "warm_start"
 
@@ -51,11 +52,11 @@ def run(
                 train = dataclasses.replace(config.train, init_from=str(folder / WARM_START))
                 config = dataclasses.replace(config, train=train)
             if jax.process_index() == 0:
-                console.print(f"[bold]seed {seed}: {escape(name)}[/]", highlight=False)
+                console.print(f"[bold]seed {seed}: {escape(shown(name))}[/]", highlight=False)
             loop.run(config, folder / name, console, data_dir=folder / "data")
     if jax.process_index() != 0:
         return {}
     claims = report.write_study_report(workdir, console)
     minutes = (time.monotonic() - began) / 60
-    console.print(f"{escape(str(workdir / 'report.html'))}  ({minutes:.1f} minutes)", highlight=False)
+    console.print(f"{escape(shown(workdir / 'report.html'))}  ({minutes:.1f} minutes)", highlight=False)
     return claims

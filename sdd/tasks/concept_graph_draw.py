@@ -37,7 +37,7 @@ def make_draw(config: Config) -> Callable[[Example, np.ndarray | None], Drawing]
 def _places(example: Example) -> dict[int, tuple[float, float, str]]:
     """Token -> (x, y, kind) of every node; the lowest tenth is left free for nodes that are not there."""
     start, goal, chains = example["start"], example["goal"], example["chains"]
-    columns = max(len(chain) for chain in chains) + 1  # interior nodes, a dead end, then the goal
+    columns = max(len(chain) - (chain[-1] == goal) for chain in chains) + 1  # the goal's comes last
     found = {start: (0.0, 0.45, "start"), goal: (1.0, 0.45, "goal")}
     for row, chain in enumerate(chains):
         y = round(0.9 * (row + 0.5) / len(chains), 3)

@@ -1,4 +1,4 @@
-"""The rollout browser: a section of the report's page that shows single rollouts, with what a run kept of them.
+"""The rollout browser: a section of the report's page that shows single rollouts.
 
 It embeds as many prompts as fit, those first that lost most strategies on the way, so that a page stays one
 file. Its script needs nothing else, takes texts as texts and works under a strict content security policy.

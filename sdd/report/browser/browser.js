@@ -14,6 +14,7 @@
   const ROWS = 60; // rollouts, and
   const SPANS = 4000; // tokens that are drawn at a time
   const TOKENS = 400; // tokens of a rollout that are drawn at once
+  const LABEL = 12; // characters of a node
   const PRINTED = 40; // characters of an option
   // What acts on a terminal, reorders or hides text, and halves of characters.
   const HIDDEN = new RegExp(
@@ -292,18 +293,22 @@
     return svg("marker", { ...shape, markerUnits: "userSpaceOnUse" }, svg("path", { d: "M0 0 8 4 0 8z", class: css }));
   }
 
-  const WIDTH = 460;
   const KINDS = ["start", "goal", "dead", "stray"];
 
   function picture(drawing, added, path) {
     const nodes = [...drawing.nodes, ...(added || [])];
-    const height = 40 + 34 * new Set(drawing.nodes.map((n) => n[2])).size + (added && added.length ? 20 : 0);
-    const place = (n) => [42 + n[1] * (WIDTH - 84), 18 + n[2] * (height - 36)];
+    const columns = new Set(drawing.nodes.map((n) => n[1])).size;
+    const rows = new Set(nodes.map((n) => n[2])).size;
+    const half = 5 + 3.5 * Math.max(...nodes.map((n) => Math.min(visible(n[0]).length, LABEL)));
+    const width = Math.max(400, columns * (2 * half + 24));
+    const height = 30 * rows + 10;
+    const bottom = Math.max(...nodes.map((n) => n[2])) || 1;
+    const place = (n) => [half + 2 + n[1] * (width - 2 * half - 4), 14 + (n[2] / bottom) * (height - 28)];
     const line = (a, b, css, head) => {
       const [x1, y1] = place(nodes[a]);
       const [x2, y2] = place(nodes[b]);
-      // It ends at the border of the node, a box of 72 x 20.
-      const part = Math.min(38 / Math.abs(x2 - x1 || 1e-9), 12 / Math.abs(y2 - y1 || 1e-9), 1);
+      // It ends at the border of the node.
+      const part = Math.min((half + 1) / Math.abs(x2 - x1 || 1e-9), 11 / Math.abs(y2 - y1 || 1e-9), 1);
       const end = { x2: x2 - (x2 - x1) * part, y2: y2 - (y2 - y1) * part };
       return svg("line", { x1, y1, ...end, class: css, "marker-end": `url(#${head})` });
     };
@@ -314,9 +319,9 @@
     const boxes = nodes.map((n, i) => {
       const [x, y] = place(n);
       const label = visible(n[0]);
-      const text = svg("text", { x, y: y + 4 }, label.length > 11 ? label.slice(0, 10) + "…" : label);
+      const text = svg("text", { x, y: y + 4 }, label.length > LABEL ? label.slice(0, LABEL - 1) + "…" : label);
       const css = (KINDS.includes(n[3]) ? "ro-" + n[3] : "") + (on.has(i) ? " ro-on" : "");
-      const box = svg("rect", { x: x - 36, y: y - 10, width: 72, height: 20, rx: 4 });
+      const box = svg("rect", { x: x - half, y: y - 10, width: 2 * half, height: 20, rx: 4 });
       return svg("g", { class: css }, svg("title", {}, label), box, text);
     });
     const name = (i) => visible(nodes[i][0]);
@@ -330,7 +335,7 @@
     ];
     const shown = svg(
       "svg",
-      { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": words },
+      { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
       svg("defs", {}, ...heads),
       ...drawing.edges.map(([a, b]) => line(a, b, "ro-edge", "ro-head")),
       ...steps.map(([a, b]) => {
@@ -397,7 +402,7 @@
     choose(first, first && first.button);
     const right = cell.of.filter((i) => cell.r[i][0]).length;
     const ways = new Set(cell.of.map((i) => cell.r[i]).filter((r) => r[0] && r[1] >= 0).map((r) => r[1]));
-    let text = `${prompt.id}: ${right} of ${cell.of.length} right, ${ways.size} strategies among them`;
+    let text = `${prompt.id}: ${right} of ${cell.of.length} right, ${ways.size} ${ways.size === 1 ? "strategy" : "strategies"} among them`;
     if (cell.of.length < cell.n) text += `; the first ${cell.of.length} of ${cell.n} rollouts`;
     if (view.before) {
       const lost = [...view.before].filter(([s, [ok]]) => s >= 0 && ok && !ways.has(s)).map(([s]) => strategyName(s));

@@ -135,9 +135,9 @@ def teachers(
 ) -> dict[str, Any]:
     """What taught the rollouts of a training prompt.
 
-    ``{"by": [[k, ..], ..], "others": [rollout of another prompt, ..]}``, a list a rollout: samples of the same
-    prompt, or -1 - k for the others; ``{"read": [text, ..], "reads": [[k, ..], ..]}`` where the teacher read
-    what is no rollout of the batch.
+    ``{"by": [[k, ..], ..], "others": [rollout of another prompt, ..]}``, a list a rollout: samples of the
+    same prompt, or -1 - k for the others; ``{"read": [text, ..], "reads": [[k, ..], ..]}`` where the teacher
+    read what is no rollout of the batch.
 
     Args:
       record: the line.

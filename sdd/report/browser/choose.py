@@ -163,7 +163,7 @@ def right_strategies(rollouts: EvaluationRollouts) -> dict[str, set[str]]:
 def blocks(
     study: Study, ranked: Mapping[int, Mapping[str, list[str]]], lines: Reader
 ) -> Iterator[tuple[str, list[Line]]]:
-    """What goes in together or not at all: ``(split, lines)``, a prompt with all runs and steps of its seed."""
+    """What goes in together or not at all: ``(split, lines)``, a prompt with all runs and steps."""
     for first in range(0, MOST_PROMPTS, IN_TURN):
         for seed, runs in study.seeds.items():
             for turn in range(first, first + IN_TURN):
@@ -220,8 +220,8 @@ def note(chosen: Chosen) -> str:
             for split, pairs in by_split.items()
         )
         text = (
-            f"In this page, prompts of each seed that all its runs have: {shown}; those that lost most "
-            f"strategies come first. Steps: {', '.join(map(str, chosen.steps))}."
+            f"Prompts in this page, of those that all runs of a seed have: {shown}; first those that lost "
+            f"most strategies. Steps: {', '.join(map(str, chosen.steps))}."
         )
         if chosen.steps_left_out:
             text += f" Left out: steps {', '.join(map(str, chosen.steps_left_out))}."
