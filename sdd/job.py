@@ -47,4 +47,6 @@ def announce(job: Job, step: int, event: str, message: str) -> None:
     job.writers.log_event(step, event, message)
     if jax.process_index() == 0:
         text = shown(message.removeprefix(f"{event}: "))
-        job.console.print(f"[bold yellow]{escape(shown(event))}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        job.console.print(
+            f"[bold yellow]{escape(shown(event))}:[/] {escape(text)}", highlight=False, soft_wrap=True
+        )

@@ -11,8 +11,8 @@
   const PER_NAT = 200;
   const SHADES = [0.05, 0.22, 0.51, 0.92, 1.61, 2.3, 3.91]; // nats: 95, 80, 60, 40, 20, 10, 2 %
   const NAMES = ["95 to 100 %", "80", "60", "40", "20", "10", "2", "less"];
-  const ROWS = 60; // rollouts, and
-  const SPANS = 4000; // tokens that are drawn at a time
+  const ROWS = 40; // rollouts, and
+  const SPANS = 1500; // tokens that are drawn at a time
   const TOKENS = 400; // tokens of a rollout that are drawn at once
   const LABEL = 12; // characters of a node
   const PRINTED = 40; // characters of an option
@@ -23,6 +23,7 @@
       "(?<![\\ud800-\\udbff])[\\udc00-\\udfff]|\\udb40[\\udc00-\\udfff]",
     "g",
   );
+  const ANY = new RegExp(HIDDEN.source);
 
   const pickers = {};
   for (const field of section.querySelectorAll("[data-pick]")) pickers[field.dataset.pick] = field;
@@ -47,12 +48,17 @@
 
   const has = (text, search) => text.toLowerCase().includes(search);
 
+  function says(rollout, search) {
+    if (rollout.lower === undefined) rollout.lower = textOf(rollout).toLowerCase();
+    return rollout.lower.includes(search);
+  }
+
   function matches(cell) {
     const search = state.search;
     if (!search) return true;
     const prompt = data.prompts[cell.q];
     if (has(prompt.id, search) || has(prompt.text, search)) return true;
-    return cell.r.some((r) => has(textOf(r), search));
+    return cell.r.some((r) => says(r, search));
   }
 
   // ---- small pieces of the page -------------------------------------------------------------------------
@@ -73,6 +79,10 @@
   const visible = (text) => text.replace(HIDDEN, escaped);
 
   function addText(parent, text) {
+    if (!ANY.test(text)) {
+      parent.append(text);
+      return;
+    }
     let end = 0;
     for (const match of text.matchAll(HIDDEN)) {
       parent.append(text.slice(end, match.index), element("span", "ro-code", escaped(match[0])));
@@ -161,9 +171,9 @@
     const samples = cell.r.map(() => []);
     cell.of.forEach((rollout, sample) => samples[rollout].push(sample));
     const search = state.search;
-    const told = search && cell.r.some((r) => has(textOf(r), search));
+    const told = search && cell.r.some((r) => says(r, search));
     const wanted = (r) =>
-      (state.show === "all" || (state.show === "right") === !!r[0]) && (!told || has(textOf(r), search));
+      (state.show === "all" || (state.show === "right") === !!r[0]) && (!told || says(r, search));
     const taught = cell.by || cell.reads;
     const counts = counted(cell);
     const order = [...counts.keys()].sort(
