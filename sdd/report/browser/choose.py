@@ -132,12 +132,13 @@ def chosen_steps(steps: tuple[int, ...]) -> list[int]:
 
 
 def rank(runs: Mapping[str, Run], split: str, unread: dict[str, None]) -> list[str]:
-    """Prompts that all runs of a seed have at all chosen steps, those that lost most strategies first."""
+    """Prompts that all runs have at their first and last step, those that lost most strategies first."""
     lost: dict[str, int] = {}
     shared: list[set[str]] = []
     for run in runs.values():
         ends = []
-        for step in chosen_steps(run.steps(split)):
+        steps = run.steps(split)
+        for step in dict.fromkeys((*steps[:1], *steps[-1:])):
             try:
                 rollouts = run.rollouts(split, step)
             except (ValueError, TypeError) as error:
