@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sdd import details
-from sdd.tasks.base import TRAIN, Drawing, Node
+from sdd.tasks.base import Drawing, Node
 from sdd.tasks.concept_graph_config import EOS
 from sdd.testing import graded_batch, tiny_task
 
@@ -22,7 +22,7 @@ def answers(task, examples):
 @pytest.fixture(scope="module")
 def batch():
     task = tiny_task()
-    examples = [task.source(TRAIN)[i] for i in range(4)]
+    examples = [task.source("harder")[i] for i in range(4)]
     graded = graded_batch(task, answers(task, examples), examples)
     rng = np.random.default_rng(0)
     logp_NxT = np.where(graded.rollouts.mask_NxT, -rng.exponential(2, graded.rollouts.mask_NxT.shape), 0)
@@ -58,6 +58,10 @@ def test_pictures_show_the_graph_and_the_path(batch):
         assert drawn == {tuple(edge.split()) for edge in prompt[:-1]}
         kinds = {node.label: node.kind for node in picture["nodes"]}
         assert [n for n, k in kinds.items() if k in ("start", "goal")] == prompt[-1].split()[1:]
+        live = {prompt[-1].split()[2]}
+        for _ in drawn:  # backwards from the goal
+            live |= {a for a, b in drawn if b in live}
+        assert {n for n, k in kinds.items() if k == "dead"} == set(labels) - live
         assert picture["of"][:-1] == [*range(group - 2), 0] and picture["of"][-1] == group - 2
         for i, row in enumerate(picture["of"]):
             response = picture["responses"][row]
@@ -72,7 +76,7 @@ def test_pictures_show_the_graph_and_the_path(batch):
 def test_a_picture_that_is_another_for_each_response_is_refused(batch):
     task, examples, rollouts = batch
     task = task._replace(draw=lambda example, response: Drawing((Node(str(response), 0, 0),), ()))
-    with pytest.raises(ValueError, match=r"concept_graph: the drawing of a response to train/0 must begin"):
+    with pytest.raises(ValueError, match=r"concept_graph: the drawing of a response to harder/0 must begin"):
         details.drawings_of(task, examples, rollouts)
 
 
