@@ -140,17 +140,23 @@ def record_batch(job: Job, step: int, graded: Graded, chosen: Chosen) -> None:
     records = prompt_records(task, examples, TRAIN, graded.rollouts, graded.grades, graded.group_size)
     for record, taught in zip(records, taught_by(task, graded, chosen), strict=True):
         record |= taught
-    drawings = drawings_of(task, examples, graded.rollouts)
-    rollouts = graded.rollouts._replace(embedding_NxE=None)
+    drawings, rollouts = drawings_of(task, examples, graded.rollouts), graded.rollouts
     if jax.process_count() > 1:
-        first = jax.process_index() * len(examples)
-        own = range(first, first + len(examples))
-        total = len(examples) * jax.process_count()
-        records = gather_lines(job, own, total, records)
-        drawings = gather_lines(job, own, total, drawings) if task.draw is not None else []
-        rollouts = mesh_lib.gather(own, total, rollouts)
+        records, rollouts, drawings = of_all_processes(job, records, rollouts, drawings)
     if jax.process_index() == 0:
         write_rollouts(job, step, TRAIN, records, rollouts, drawings)
+
+
+def of_all_processes(job: Job, records: list[dict[str, Any]], rollouts: Rollouts, drawings: list[Any]):
+    """What `write_rollouts` needs of the whole batch, from each process's part of it."""
+    first, total = jax.process_index() * len(records), jax.process_count() * len(records)
+    own = range(first, first + len(records))
+    parts = [{"record": record, "drawings": drawings[b : b + 1]} for b, record in enumerate(records)]
+    lines = gather_lines(job, own, total, parts)
+    tokens = rollouts.response_NxT, rollouts.mask_NxT, rollouts.model_logp_NxT
+    response_NxT, mask_NxT, logp_NxT = mesh_lib.gather(own, total, tokens)
+    rollouts = rollouts._replace(response_NxT=response_NxT, mask_NxT=mask_NxT, model_logp_NxT=logp_NxT)
+    return [line["record"] for line in lines], rollouts, [d for line in lines for d in line["drawings"]]
 
 
 def taught_by(task: Task, graded: Graded, chosen: Chosen) -> list[dict[str, Any]]:
@@ -180,7 +186,7 @@ def taught_by(task: Task, graded: Graded, chosen: Chosen) -> list[dict[str, Any]
 def gather_lines(job: Job, own: range, total: int, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of all processes' items, in order, on every process."""
     lines = [to_line(record) for record in records]
-    width = job.most(max(map(len, lines)))
+    width = -(-job.most(max(map(len, lines))) // 4096) * 4096  # few shapes, few programs
     bytes_BxW = np.stack([np.frombuffer(line.ljust(width), np.uint8) for line in lines])
     return [json.loads(row.tobytes()) for row in mesh_lib.gather(own, total, bytes_BxW)]
 

@@ -15,6 +15,7 @@ from sdd.report.browser import choose
 from sdd.report.browser.cells import to_json
 
 HERE = Path(__file__).parent
+SCRIPTS = ("data.js", "text.js", "picture.js", "list.js", "browser.js")  # one after the other in one scope
 
 
 class Section(NamedTuple):
@@ -39,9 +40,10 @@ def section(study: Study, budget_bytes: int, label: Callable[[str], str] = str) 
       budget_bytes: the four texts together stay below this, encoded as UTF-8.
       label: what methods are called.
     """
-    frame, css, js = (
-        (HERE / name).read_text(encoding="utf-8") for name in ("browser.html", "browser.css", "browser.js")
+    frame, css, *scripts = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("browser.html", "browser.css", *SCRIPTS)
     )
+    js = '(() => {\n"use strict";\n' + "\n".join(scripts) + "})();\n"
     room = budget_bytes - sum(len(text.encode()) for text in (frame, css, js)) - 2000  # for the note
     chosen = choose.choose(study, room)
     data = {"methods": [[name, label(name)] for name in study.methods], **chosen.data}
