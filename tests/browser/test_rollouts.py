@@ -18,7 +18,7 @@ POLICY = "default-src 'none'; style-src 'sha256-{css}'; script-src 'sha256-{js}'
 HOSTILE = (
     "<img src=x onerror='document.title=1'>",
     "</script><script>document.title = 'hacked'</script>",
-    "\x1b[31mred\x07",
+    "\x1b[31mred\x07<img src=y onerror='document.title=2'>",
     "\u202egnirts\u202c",
     "\ud800half",
     "שלום",
@@ -102,8 +102,8 @@ def study(make, tmp_path_factory):
     wrong = one("birds", False, "a x <eos>", -1.0)
     start = {"id/0": [a, b, b, wrong], "id/1": [a, a, a, a]}
     end = {"id/0": [a, a, a, wrong], "id/1": [a, a, a, a]}
-    batch = {"train/7": [wrong, a, b, wrong]}
-    taught = {"train/7": {"demonstrations": [[1], [2], [], [2, 1]]}}
+    batch = {"train/7": [wrong, wrong, a, b]}
+    taught = {"train/7": {"demonstrations": [[2], [3, 2], [3], []]}}
     train = {9: (batch, taught)}
     make.write_run(
         folder / "seed_0/sdsd_k1", {0: {"id": start, "harder": start}, 9: {"id": end, "harder": end}}, train
@@ -213,12 +213,12 @@ def test_demonstrations_stand_beside_what_they_taught(opened, study):
         """() => Object.fromEntries([...document.querySelectorAll(".ro-row")].map((r) =>
         [r.querySelector("button").innerText, r.querySelector(".ro-by").innerText.split("\\n")]))"""
     )
-    a, b = "✓ demonstration #1, birds", "✓ demonstration #2, fruits"
+    a, b = "✓ demonstration #2, birds", "✓ demonstration #3, fruits"
     assert rows == {
         "✗ wrong #0": [a, "a goal <eos>"],
-        "✓ right #1": [b, "b goal <eos>"],
-        "✓ right #2": ["no demonstration"],
-        "✗ wrong #3": [b, "b goal <eos>", a, "a goal <eos>"],
+        "✗ wrong #1": [b, "b goal <eos>", a, "a goal <eos>"],
+        "✓ right #2": [b, "b goal <eos>"],
+        "✓ right #3": ["no demonstration"],
     }
     boxes = page.locator(".ro-row").first.evaluate(
         "r => [...r.children].map((c) => c.getBoundingClientRect().left)"
@@ -260,7 +260,11 @@ def test_hostile_texts_are_texts(opened, make, tmp_path):
     make.write_run(tmp_path / "seed_0" / HOSTILE[0].replace("/", ""), {1: {"id<b>": prompts}})
     page = opened(tmp_path)
     shown = [rows[0][1] for _, rows in groups(page)]
-    spelled = ["\\x1b[31mred\\x07", "\\u202egnirts\\u202c", "\\ud800half"]
+    spelled = [
+        HOSTILE[2].replace("\x1b", "\\x1b").replace("\x07", "\\x07"),
+        "\\u202egnirts\\u202c",
+        "\\ud800half",
+    ]
     assert sorted(shown) == sorted([*HOSTILE[:2], *spelled, *HOSTILE[5:]])
     assert page.locator("section img").count() == 0 and page.locator("section script").count() == 0
     texts = page.locator(".ro-text").all()
@@ -270,6 +274,15 @@ def test_hostile_texts_are_texts(opened, make, tmp_path):
     )
     page.select_option("[data-pick=prompt]", index=1)
     assert status(page).startswith(HOSTILE[1])
+
+
+def test_long_rollouts_are_drawn_in_parts_and_wholly_when_asked(opened, make, tmp_path):
+    group = [one("birds", True, " ".join(f"t{i}x{j}" for j in range(3000))) for i in range(30)]
+    make.write_run(tmp_path / "seed_0/grpo", {1: {"id": {"id/0": group}}}, draw=False)
+    page = opened(tmp_path)
+    assert page.locator(".ro-list span").count() < 3000
+    page.locator(".ro-text button").first.click()
+    assert page.locator(".ro-text").first.text_content() == " ".join(f"t0x{j}" for j in range(3000))
 
 
 REACTION = """(change) => new Promise((done) => {
