@@ -277,12 +277,12 @@ def test_hostile_texts_are_texts(opened, make, tmp_path):
 
 
 def test_long_rollouts_are_drawn_in_parts_and_wholly_when_asked(opened, make, tmp_path):
-    group = [one("birds", True, " ".join(f"t{i}x{j}" for j in range(3000))) for i in range(30)]
+    group = [one("birds", True, " ".join(f"t{i}x{j}" for j in range(2000))) for i in range(30)]
     make.write_run(tmp_path / "seed_0/grpo", {1: {"id": {"id/0": group}}}, draw=False)
     page = opened(tmp_path)
-    assert page.locator(".ro-list span").count() < 3000
+    assert page.locator(".ro-list span").count() < 2000
     page.locator(".ro-text button").first.click()
-    assert page.locator(".ro-text").first.text_content() == " ".join(f"t0x{j}" for j in range(3000))
+    assert page.locator(".ro-text").first.text_content() == " ".join(f"t0x{j}" for j in range(2000))
 
 
 REACTION = """(change) => new Promise((done) => {

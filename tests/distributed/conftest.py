@@ -16,6 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from sdd import details
+
 HERE = Path(__file__).parent
 END_TO_END = HERE.parent / "end_to_end"
 SMALL = END_TO_END / "small.py"
@@ -210,6 +212,13 @@ def same_numbers():
         tolerances = {"metrics.jsonl": (1e-5, 1e-7)}
         for name in ("metrics.jsonl", "evaluations.jsonl", *rollout_files(a, b)):
             _close(lines(a / name), lines(b / name), *tolerances.get(name, (1e-6, 1e-6)), name)
+        for name in rollout_files(a, b, ".details.npz"):
+            one, other = details.read(a / name), details.read(b / name)
+            assert one.token_M.tolist() == other.token_M.tolist() and one.pieces == other.pieces, name
+            assert one.length_N.tolist() == other.length_N.tolist() and one.drawings == other.drawings, name
+            np.testing.assert_allclose(
+                1.0 * one.logp_M, 1.0 * other.logp_M, rtol=2e-3, atol=1e-5, err_msg=name
+            )
         assert newest_step(a) == newest_step(b) > 0
         arrays, others = last_arrays(a), last_arrays(b)
         assert arrays.keys() == others.keys()
