@@ -216,9 +216,8 @@ def same_numbers():
             one, other = details.read(a / name), details.read(b / name)
             assert one.token_M.tolist() == other.token_M.tolist() and one.pieces == other.pieces, name
             assert one.length_N.tolist() == other.length_N.tolist() and one.drawings == other.drawings, name
-            np.testing.assert_allclose(
-                1.0 * one.logp_M, 1.0 * other.logp_M, rtol=2e-3, atol=1e-5, err_msg=name
-            )
+            logp = [x.logp_M.astype(np.float64) for x in (one, other)]
+            np.testing.assert_allclose(*logp, rtol=2e-3, atol=1e-5, err_msg=name)
         assert newest_step(a) == newest_step(b) > 0
         arrays, others = last_arrays(a), last_arrays(b)
         assert arrays.keys() == others.keys()

@@ -122,6 +122,14 @@ def test_prompts_that_lost_strategies_come_first(make, tmp_path):
     ]
 
 
+def test_runs_that_share_no_prompts_are_shown_beside_each_other(make, tmp_path):
+    for method in ("one", "two"):
+        prompts = {f"{method}/{i}": make.rollouts(np.random.default_rng(i), 4) for i in range(2)}
+        make.write_run(tmp_path / "seed_0" / method, {3: {"id": prompts}})
+    found, _ = embedded(browser.section(load_study(tmp_path), 10**6))
+    assert {where[::4] for where in found} == {(m, f"{m}/{i}") for m in ("one", "two") for i in range(2)}
+
+
 @pytest.mark.parametrize("budget", [40_000, 60_000, 120_000, 300_000])
 def test_the_budget_is_kept_and_used(make, tmp_path, budget):
     make.write_study(tmp_path, seeds=(0, 1), prompts=12, n=64)

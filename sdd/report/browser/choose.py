@@ -1,5 +1,6 @@
 """Which rollouts of a study go into the page: those that tell most, until it is full."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def choose(study: Study, room: int) -> Chosen:
         for split, block in blocks(study, ranked, lines):
             if not page.add(block):
                 break
-            key = (block[0].seed, split) if block else (0, split)
+            key = (block[0].seed, split)
             counts[key] = counts.get(key, 0) + 1
         else:
             break
@@ -132,27 +133,23 @@ def chosen_steps(steps: tuple[int, ...]) -> list[int]:
 
 
 def rank(runs: Mapping[str, Run], split: str, unread: dict[str, None]) -> list[str]:
-    """Prompts that all runs have at their first and last step, those that lost most strategies first."""
-    lost: dict[str, int] = {}
-    shared: list[set[str]] = []
+    """Prompts: first those that most runs have at their first and last step, then by strategies lost."""
+    lost: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for run in runs.values():
         ends = []
         steps = run.steps(split)
         for step in dict.fromkeys((*steps[:1], *steps[-1:])):
             try:
-                rollouts = run.rollouts(split, step)
+                ends.append(run.rollouts(split, step))
             except (ValueError, TypeError) as error:
                 unread.setdefault(str(error))
                 continue
-            shared.append(set(rollouts.prompt_ids))
-            lost = dict.fromkeys(rollouts.prompt_ids, 0) | lost
-            ends.append(rollouts)
+            seen.update(ends[-1].prompt_ids)
         if len(ends) > 1:
             before, after = right_strategies(ends[0]), right_strategies(ends[-1])
-            for name in before.keys() & after.keys():
-                lost[name] += len(before[name] - after[name])
-    common = set.intersection(*shared) if shared else set()
-    return sorted((name for name in lost if name in common), key=lambda name: -lost[name])
+            lost.update({name: len(before[name] - after[name]) for name in before.keys() & after.keys()})
+    return sorted(seen, key=lambda name: (-seen[name], -lost[name]))
 
 
 def right_strategies(rollouts: EvaluationRollouts) -> dict[str, set[str]]:
@@ -169,8 +166,8 @@ def blocks(
         for seed, runs in study.seeds.items():
             for turn in range(first, first + IN_TURN):
                 for split, names in ranked[seed].items():
-                    if turn < len(names):
-                        yield split, evaluated(seed, runs, split, names, turn, lines)
+                    if turn < len(names) and (shown := evaluated(seed, runs, split, names, turn, lines)):
+                        yield split, shown
                 if taught := trained(seed, runs, turn, lines):
                     yield TRAIN, taught
 
@@ -221,8 +218,8 @@ def note(chosen: Chosen) -> str:
             for split, pairs in by_split.items()
         )
         text = (
-            f"Prompts in this page, of those that all runs of a seed have: {shown}; first those that lost "
-            f"most strategies. Steps: {', '.join(map(str, chosen.steps))}."
+            f"Prompts in this page, those first that all runs have and that lost most strategies: {shown}. "
+            f"Steps: {', '.join(map(str, chosen.steps))}."
         )
         if chosen.steps_left_out:
             text += f" Left out: steps {', '.join(map(str, chosen.steps_left_out))}."
