@@ -14,6 +14,7 @@ from sdd.plan.command import HELP as PLAN_HELP
 from sdd.run import HELP as RUN_HELP
 from sdd.run import run
 from sdd.shell import EXIT_CODES, FINISHED, INTERRUPTED, USAGE, UsageError, prepare_environment, say
+from sdd.terminal import shown
 from sdd.theory.command import HELP as THEORY_HELP
 from sdd.weights.command import HELP as CONVERT_HELP
 
@@ -127,7 +128,7 @@ def report(args: Sequence[str]) -> int:
         if "\n" in str(error):  # not one of the report's own, which are one line
             raise
         return say(str(error), USAGE)
-    print(folder / "report.html")
+    print(shown(folder / "report.html"))
     return FINISHED
 
 

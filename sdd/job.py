@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from sdd.build import Parts
 from sdd.config import RunConfig
+from sdd.terminal import shown
 from sdd.writers import Writers
 
 
@@ -38,12 +39,14 @@ class Job(NamedTuple):
 def say(job: Job, text: str) -> None:
     """A line on the terminal, from the first process."""
     if jax.process_index() == 0:
-        job.console.print(escape(text), highlight=False, soft_wrap=True)
+        job.console.print(escape(shown(text)), highlight=False, soft_wrap=True)
 
 
 def announce(job: Job, step: int, event: str, message: str) -> None:
     """Something a person should know: on the terminal and in events.jsonl."""
     job.writers.log_event(step, event, message)
     if jax.process_index() == 0:
-        text = message.removeprefix(f"{event}: ")
-        job.console.print(f"[bold yellow]{escape(event)}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        text = shown(message.removeprefix(f"{event}: "))
+        job.console.print(
+            f"[bold yellow]{escape(shown(event))}:[/] {escape(text)}", highlight=False, soft_wrap=True
+        )

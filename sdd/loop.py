@@ -220,6 +220,7 @@ def train_one(job: Job, state: TrainState, data: Any, ahead: Rollouts | None, st
     targets, contexts = mesh_lib.put_rows(parts.mesh, (chosen.targets, contexts))
     batch = LossBatch(rollouts, targets, contexts)
     state, metrics = parts.train_step(state, batch)
+    validation.record_batch(job, step, graded, chosen)
     host_metrics = chosen.metrics
     if parts.step.source == "policy" and step % config.train.log_every == 0:
         # The device is at work on the update meanwhile.

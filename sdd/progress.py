@@ -9,10 +9,7 @@ import rich.console
 import rich.progress
 import rich.text
 
-
-def printable(text: str) -> str:
-    r"""``text`` with every character that a terminal would act on spelled out (``\x1b``, ``\n``)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from sdd.terminal import printable as printable
 
 
 class _RateColumn(rich.progress.ProgressColumn):

@@ -202,6 +202,11 @@ def rollouts_path(workdir: epath.Path, step: int, split: str) -> epath.Path:
     return workdir / "rollouts" / f"step_{step:06d}" / f"{split}.jsonl"
 
 
+def details_path(workdir: epath.Path, step: int, split: str) -> epath.Path:
+    """Where the tokens and drawings of those rollouts lie; see `sdd.details`."""
+    return rollouts_path(workdir, step, split).with_name(f"{split}.details.npz")
+
+
 def read_lines(path: Path | epath.Path) -> list[dict[str, Any]]:
     """The whole lines of a JSONL log; empty where there is none."""
     if not path.exists():

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from sdd.terminal import shown
+
 FINISHED, FAILED, USAGE, NONFINITE, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 EXIT_CODES = """exit codes:
@@ -24,7 +26,7 @@ class UsageError(Exception):
 
 def say(message: str, code: int) -> int:
     """One line on stderr; returns the exit code."""
-    print(f"sdd: {message}", file=sys.stderr)
+    print(f"sdd: {shown(message)}", file=sys.stderr)
     return code
 
 

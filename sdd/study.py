@@ -13,6 +13,7 @@ import ml_collections
 
 from sdd.config import ConfigError, RunConfig
 from sdd.config import resolve as resolve_run
+from sdd.terminal import shown
 
 WARM_START = "warm_start"
 
@@ -130,16 +131,16 @@ def run(
                 train = dataclasses.replace(config.train, init_from=str(folder / WARM_START))
                 config = dataclasses.replace(config, train=train)
             if jax.process_index() == 0:
-                console.print(f"[bold]seed {seed}: {escape(name)}[/]", highlight=False)
+                console.print(f"[bold]seed {seed}: {escape(shown(name))}[/]", highlight=False)
             loop.run(config, folder / name, console, data_dir=folder / "data")
         if jax.process_count() == 1:
             try:
                 prediction.write(folder, WARM_START, list(methods))
             except ValueError as error:  # the task has no prompts with several right answers, say
-                console.print(f"no prediction of changes (C8): {escape(str(error))}", highlight=False)
+                console.print(f"no prediction of changes (C8): {escape(shown(error))}", highlight=False)
     if jax.process_index() != 0:
         return {}
     claims = report.write_study_report(workdir, console)
     minutes = (time.monotonic() - began) / 60
-    console.print(f"{escape(str(workdir / 'report.html'))}  ({minutes:.1f} minutes)", highlight=False)
+    console.print(f"{escape(shown(workdir / 'report.html'))}  ({minutes:.1f} minutes)", highlight=False)
     return claims

@@ -6,6 +6,7 @@ the middle of an evaluation ends in the same files as one that was not.
 """
 
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,13 +17,15 @@ from jax.experimental import multihost_utils
 from sdd import health, runfolder
 from sdd import mesh as mesh_lib
 from sdd.config import RunConfig
-from sdd.evaluate import Evaluation, evaluate, sample_prompts, teacher_health
+from sdd.details import details_of, drawings_of, to_bytes
+from sdd.evaluate import Evaluation, evaluate, prompt_records, sample_prompts, teacher_health
 from sdd.job import Job, announce
 from sdd.metrics import Estimate
 from sdd.rng import stream_key, stream_rng
-from sdd.tasks.base import Example
+from sdd.steps.base import Chosen, Graded
+from sdd.tasks.base import TRAIN, Example, Task
 from sdd.types import Params, Rollouts, TrainState
-from sdd.writers import write_lines_atomic
+from sdd.writers import to_line, write_bytes_atomic, write_lines_atomic
 
 
 class Size(NamedTuple):
@@ -110,8 +113,82 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
     if split == config.eval.splits[0] and job.parts.step.tutor is not None:
         metrics |= health_of_teacher(job, state, examples, result, size, step)
     if jax.process_index() == 0:
-        write_lines_atomic(runfolder.rollouts_path(job.workdir, step, split), result.records)
+        drawings = drawings_of(task, examples, result.rollouts)
+        write_rollouts(job, step, split, result.records, result.rollouts, drawings)
     job.writers.log_evaluation(step, split, *size, metrics)
+
+
+def write_rollouts(
+    job: Job, step: int, split: str, records: Sequence[dict[str, Any]], rollouts: Rollouts, drawings: Any
+) -> None:
+    """A rollouts file, and before it what lies beside it: who sees the file finds both."""
+    details = details_of(job.parts.task.tokenizer, rollouts, drawings)
+    write_bytes_atomic(runfolder.details_path(job.workdir, step, split), to_bytes(details))
+    write_lines_atomic(runfolder.rollouts_path(job.workdir, step, split), records)
+
+
+def record_batch(job: Job, step: int, graded: Graded, chosen: Chosen) -> None:
+    """Keeps the training rollouts of a step that ends with an evaluation, with who taught them.
+
+    ``train.jsonl`` has the fields of an evaluation's files, and a list a rollout in "demonstrations": rows
+    of this batch that its teacher was shown (row r: rollout r % G of line r // G). Where a teacher reads
+    what is no row of the batch, "teacher_contexts" has the texts and "teacher_context" their numbers.
+    """
+    if not due(job.config, step) or job.parts.step.source != "policy":
+        return
+    task, examples = job.parts.task, graded.examples
+    records = prompt_records(task, examples, TRAIN, graded.rollouts, graded.grades, graded.group_size)
+    for record, taught in zip(records, taught_by(task, graded, chosen), strict=True):
+        record |= taught
+    drawings, rollouts = drawings_of(task, examples, graded.rollouts), graded.rollouts
+    if jax.process_count() > 1:
+        records, rollouts, drawings = of_all_processes(job, records, rollouts, drawings)
+    if jax.process_index() == 0:
+        write_rollouts(job, step, TRAIN, records, rollouts, drawings)
+
+
+def of_all_processes(job: Job, records: list[dict[str, Any]], rollouts: Rollouts, drawings: list[Any]):
+    """What `write_rollouts` needs of the whole batch, from each process's part of it."""
+    first, total = jax.process_index() * len(records), jax.process_count() * len(records)
+    own = range(first, first + len(records))
+    parts = [{"record": record, "drawings": drawings[b : b + 1]} for b, record in enumerate(records)]
+    lines = gather_lines(job, own, total, parts)
+    tokens = rollouts.response_NxT, rollouts.mask_NxT, rollouts.model_logp_NxT
+    response_NxT, mask_NxT, logp_NxT = mesh_lib.gather(own, total, tokens)
+    rollouts = rollouts._replace(response_NxT=response_NxT, mask_NxT=mask_NxT, model_logp_NxT=logp_NxT)
+    return [line["record"] for line in lines], rollouts, [d for line in lines for d in line["drawings"]]
+
+
+def taught_by(task: Task, graded: Graded, chosen: Chosen) -> list[dict[str, Any]]:
+    """What a record a prompt says about the teacher; empty where there is none. See `record_batch`."""
+    groups = [range(b * graded.group_size, (b + 1) * graded.group_size) for b in range(len(graded.examples))]
+    if chosen.demonstrations is not None:
+        first = jax.process_index() * len(graded.grades.correct_N)
+        rows = [[first + int(i) for i in row if i >= 0] for row in chosen.demonstrations]
+        return [{"demonstrations": [rows[r] for r in group]} for group in groups]
+    if chosen.contexts is None:
+        return [{} for _ in groups]
+    tokens_NxKxD, length_NxK = chosen.contexts
+    found = []
+    for group in groups:
+        texts: dict[str, int] = {}
+        numbers = [
+            [
+                texts.setdefault(task.tokenizer.decode(tokens[len(tokens) - n :]), len(texts))
+                for tokens, n in zip(tokens_NxKxD[r], length_NxK[r])
+            ]
+            for r in group
+        ]
+        found.append({"teacher_contexts": list(texts), "teacher_context": numbers})
+    return found
+
+
+def gather_lines(job: Job, own: range, total: int, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of all processes' items, in order, on every process."""
+    lines = [to_line(record) for record in records]
+    width = -(-job.most(max(map(len, lines))) // 4096) * 4096  # few shapes, few programs
+    bytes_BxW = np.stack([np.frombuffer(line.ljust(width), np.uint8) for line in lines])
+    return [json.loads(row.tobytes()) for row in mesh_lib.gather(own, total, bytes_BxW)]
 
 
 def health_of_teacher(

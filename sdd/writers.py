@@ -69,6 +69,11 @@ def write_lines_atomic(path: PathLike, records: Iterable[Mapping[str, Any]]) -> 
     _write_atomic(path, (to_line(record) for record in records))
 
 
+def write_bytes_atomic(path: PathLike, content: bytes) -> None:
+    """Writes a file; a reader sees the old one or the new one, never a part."""
+    _write_atomic(path, [content])
+
+
 def truncate_after(path: PathLike, step: int) -> int:
     """Drops from a JSONL log what a run wrote after ``step``, before the run is resumed from there.
 

@@ -6,7 +6,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "sdd"
 # A room is a file or a folder; the files of one folder may import each other. cli sees everything.
 ROOMS = (
-    *("types", "lookup", "typed", "ranges", "settings", "config", "rng", "watch", "processes", "mesh"),
+    *(
+        "types",
+        "lookup",
+        "typed",
+        "terminal",
+        "ranges",
+        "settings",
+        "config",
+        "rng",
+        "watch",
+        "processes",
+        "mesh",
+    ),
     *("text", "tasks", "data"),
     *("model", "sampling", "losses", "teacher", "steps", "embedders", "information", "build", "metrics"),
     *(
@@ -15,6 +27,7 @@ ROOMS = (
         "logfile",
         "writers",
         "runfolder",
+        "details",
         "checkpoint",
         "weights",
         "evaluate",

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdd.terminal import shown
+
 CONDITION_HOLDS = 3
 
 HELP = """sdd measure: metrics of rollouts that any program wrote, with intervals, and against a baseline
@@ -64,7 +66,7 @@ def run(args: Sequence[str]) -> int:
     try:
         return _run(_parse(args))
     except (MeasureError, BadLine, EmbedderError) as error:
-        print(f"sdd: {error}", file=sys.stderr)
+        print(f"sdd: {shown(error)}", file=sys.stderr)
         return 2
 
 
@@ -93,9 +95,9 @@ def _run(options: argparse.Namespace) -> int:
         _print(measured, names, sorted(few))
         for warning in measured.warnings:
             print(f"note: {printable(warning)}")
-        print(sentence)
+        print(shown(sentence))
         if options.out:
-            print(written)
+            print(shown(written))
     for text in failed:
         print(f"sdd: --fail-if {text!r} holds", file=sys.stderr)
     return CONDITION_HOLDS if failed else 0

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sdd.terminal import shown
+
 HELP = """sdd plan: what a config needs on a TPU or GPU topology, and the shortest time of its step
 
 usage:
@@ -62,7 +64,7 @@ def run(args: Sequence[str]) -> int:
     try:
         return _run(args)
     except ConfigError as error:
-        print(f"sdd: {error}", file=sys.stderr)
+        print(f"sdd: {shown(error)}", file=sys.stderr)
         return USAGE
 
 

@@ -65,7 +65,7 @@ def make(config: Config) -> StepDef:
         taught = sdsd.chosen(task, graded, sdsd.draw(sdsd.Config(), graded, rng_B))
         policy = plain.choose(task, graded, rng_B)
         targets = (policy.targets, taught.targets)
-        return Chosen(targets, taught.contexts, policy.metrics | taught.metrics)
+        return taught._replace(targets=targets, metrics=policy.metrics | taught.metrics)
 
     def loss(model, params, teacher, batch):
         targets, taught = batch.targets

@@ -46,11 +46,14 @@ class Chosen(NamedTuple):
       contexts: what a teacher reads before the responses, or None.
       metrics: for the log, of the method's own choice (the loop adds those of the batch): a `Mean` each, of
         numpy scalars, since several processes each see a part of the batch; without weight it is left out.
+      demonstrations: int32 NxK, for the record: rows of this batch that were shown to the teacher of each
+        row, -1 for none; None where there are none, or where they are no rows of the batch.
     """
 
     targets: Any
     contexts: Contexts | None
     metrics: dict[str, Mean]
+    demonstrations: np.ndarray | None = None
 
 
 class LossBatch(NamedTuple):

@@ -68,7 +68,7 @@ def make(config: Config) -> StepDef:
     def choose(task, graded, rng_B) -> Chosen:
         taught = sdsd.chosen(task, graded, sdsd.draw(sdsd.Config(), graded, rng_B))
         policy = plain.choose(task, graded, rng_B)
-        return Chosen((policy.targets, taught.targets), taught.contexts, taught.metrics)
+        return taught._replace(targets=(policy.targets, taught.targets))
 
     def loss(model, params, teacher, batch):
         targets, taught = batch.targets

@@ -76,7 +76,7 @@ def make(config: Config) -> StepDef:
         chosen = plain.choose(task, graded, rng_B)
         contexts = demonstration_contexts(task, graded.examples, graded.rollouts, index_Nx2)
         metrics = chosen.metrics | {"contrast_rows": Mean(both_N.sum(), len(both_N))}
-        return Chosen(Targets(chosen.targets, both_N), contexts, metrics)
+        return Chosen(Targets(chosen.targets, both_N), contexts, metrics, index_Nx2)
 
     def loss(model, params, teacher, batch):
         targets, tutor = batch.targets, teacher_params.current(teacher, params)

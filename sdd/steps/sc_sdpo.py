@@ -61,7 +61,7 @@ def make(config: Config) -> StepDef:
         chosen = plain.choose(task, graded, rng_B)
         weight_N = row_weights(graded.grades.correct_N, graded.group_size, config.exponent)
         metrics = chosen.metrics | {"row_weight": Mean(weight_N.sum(), len(weight_N))}
-        return Chosen(Targets(chosen.targets, weight_N), chosen.contexts, metrics)
+        return chosen._replace(targets=Targets(chosen.targets, weight_N), metrics=metrics)
 
     def loss(model, params, teacher, batch):
         targets = batch.targets

@@ -140,7 +140,7 @@ def chosen(task: Task, graded: Graded, demos: Demonstrations, more_NxM: np.ndarr
     shown_NxK = demos.index_NxK if more_NxM is None else np.concatenate([demos.index_NxK, more_NxM], axis=1)
     contexts = demonstration_contexts(task, graded.examples, graded.rollouts, shown_NxK)
     metrics = demonstration_metrics(demos, graded.grades) | cut_metrics(task, graded, demos.index_NxK)
-    return Chosen(targets_of(graded, demos), contexts, metrics)
+    return Chosen(targets_of(graded, demos), contexts, metrics, shown_NxK)
 
 
 def distillation_loss(

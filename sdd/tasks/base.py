@@ -40,6 +40,38 @@ class Grade(NamedTuple):
     right_prefix: int
 
 
+class Node(NamedTuple):
+    """A place in a drawing.
+
+    Attributes:
+      label: what is written there.
+      x, y: from 0 to 1, to the right and downwards.
+      kind: "" or a word of the task's own; known are "start", "goal", "dead" (no way leads on to a goal) and
+        "stray" (not part of the example).
+    """
+
+    label: str
+    x: float
+    y: float
+    kind: str = ""
+
+
+class Drawing(NamedTuple):
+    """A picture of an example, or of a response to it, as a graph.
+
+    Attributes:
+      nodes: the places.
+      edges: pairs of numbers of `nodes`.
+      path: numbers of the nodes that a response visits, in order; a step that is no edge is shown as broken.
+      text: the example in words, for who does not see the picture.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[int, int], ...]
+    path: tuple[int, ...] = ()
+    text: str = ""
+
+
 class Task(NamedTuple):
     """A task, as pure functions.
 
@@ -66,6 +98,8 @@ class Task(NamedTuple):
       demonstration_cut: ``demonstration -> how many of its tokens demonstration_prompt leaves out``.
       facts: numbers that a run should say and log: what is in the data, what was left out, and how
         often the verifier failed so far in this process.
+      draw: ``(example, response or None) -> Drawing`` for reports. That of a response has the nodes of
+        that without, perhaps further ones after them, and the same edges. None: the task has no picture.
     """
 
     name: str
@@ -83,3 +117,4 @@ class Task(NamedTuple):
     cluster: Callable[[Example, Sequence[np.ndarray]], Sequence[int]] | None = None
     demonstration_cut: Callable[[np.ndarray], int] = lambda demonstration: 0
     facts: Callable[[], Mapping[str, int]] = dict
+    draw: Callable[[Example, np.ndarray | None], Drawing] | None = None

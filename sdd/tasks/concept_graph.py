@@ -34,6 +34,7 @@ from sdd.tasks.concept_graph_config import (
     chain_scores,
     make_tokenizer,
 )
+from sdd.tasks.concept_graph_draw import make_draw
 
 __all__ = ["Config", "decode", "make"]
 
@@ -60,6 +61,7 @@ def make(config: Config, data_dir: str, seed: int) -> Task:
         demonstration_prompt=_make_demonstration_prompt(config),
         grade=_make_grade(config),
         supervised=_make_supervised(config),
+        draw=make_draw(config),
     )
 
 

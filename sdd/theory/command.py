@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdd.terminal import shown
+
 HELP = """sdd theory: where training must end, and whether trained networks went there
 
 usage:
@@ -59,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     except (_Usage, ConfigError, ValueError) as error:
         if "\n" in str(error):  # not one of ours, which are one line
             raise
-        print(f"sdd: {error}", file=sys.stderr)
+        print(f"sdd: {shown(error)}", file=sys.stderr)
         return USAGE
 
 
@@ -135,14 +137,15 @@ def _compare(args: Sequence[str]) -> int:
         print(json.dumps(found))
         return FINISHED
     for name, each in found["runs"].items():
-        print(f"{name}: {each['pairs']} pairs of {each['prompts']} prompts, split {split}")
+        where = f"{each['pairs']} pairs of {each['prompts']} prompts, split {split}"
+        print(shown(f"{name}: {where}"))
         print(f"  measured change, root mean square {each['measured_rms']:.3g} nats (RL optimum: 0)")
         for key, text in prediction.PREDICTIONS.items():
             print(f"  {text}, root mean square {each[key]['rms']:.3g} nats")
             print(
                 "    " + ", ".join(f"{what} {_interval(e)}" for what, e in each[key].items() if what != "rms")
             )
-    print(out / "theory.png")
+    print(shown(out / "theory.png"))
     return FINISHED
 
 

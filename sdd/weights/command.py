@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sdd.terminal import shown
+
 HELP = """sdd convert: weights from one format to another
 
 usage:
@@ -52,12 +54,13 @@ def run(args: Sequence[str]) -> int:
             options.source, options.target, options.to, options.dtype, options.max_shard_gb * 1e9
         )
     except ConfigError as error:
-        print(f"sdd: {error}", file=sys.stderr)
+        print(f"sdd: {shown(error)}", file=sys.stderr)
         return 2
     size = f"{done.num_bytes / 1e9:.3g} GB" if done.num_bytes >= 1e9 else f"{done.num_bytes / 1e6:.3g} MB"
-    print(f"{options.target}: {done.architecture.family}, {done.num_tensors} tensors, {done.dtype}, {size}")
+    kind = f"{done.architecture.family}, {done.num_tensors} tensors, {done.dtype}"
+    print(shown(f"{options.target}: {kind}, {size}"))
     if done.no_tokenizer:
-        print(f"{options.target}: no tokenizer: {done.no_tokenizer}")
+        print(shown(f"{options.target}: no tokenizer: {done.no_tokenizer}"))
     return 0
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from sdd import details
+
 HERE = Path(__file__).parent
 END_TO_END = HERE.parent / "end_to_end"
 SMALL = END_TO_END / "small.py"
@@ -210,6 +212,12 @@ def same_numbers():
         tolerances = {"metrics.jsonl": (1e-5, 1e-7)}
         for name in ("metrics.jsonl", "evaluations.jsonl", *rollout_files(a, b)):
             _close(lines(a / name), lines(b / name), *tolerances.get(name, (1e-6, 1e-6)), name)
+        for name in rollout_files(a, b, ".details.npz"):
+            one, other = details.read(a / name), details.read(b / name)
+            assert one.token_M.tolist() == other.token_M.tolist() and one.pieces == other.pieces, name
+            assert one.length_N.tolist() == other.length_N.tolist() and one.drawings == other.drawings, name
+            logp = [x.logp_M.astype(np.float64) for x in (one, other)]
+            np.testing.assert_allclose(*logp, rtol=2e-3, atol=1e-5, err_msg=name)
         assert newest_step(a) == newest_step(b) > 0
         arrays, others = last_arrays(a), last_arrays(b)
         assert arrays.keys() == others.keys()
@@ -227,6 +235,8 @@ def same_bits():
     def compare(a, b):
         for name in ("metrics.jsonl", "evaluations.jsonl", *rollout_files(a, b)):
             assert (a / name).read_text() == (b / name).read_text(), name
+        for name in rollout_files(a, b, ".details.npz"):
+            assert (a / name).read_bytes() == (b / name).read_bytes(), name
         assert newest_step(a) == newest_step(b) > 0
         arrays, others = last_arrays(a), last_arrays(b)
         assert arrays.keys() == others.keys()
@@ -238,8 +248,8 @@ def same_bits():
     return compare
 
 
-def rollout_files(a: Path, b: Path) -> list[str]:
-    found = [sorted(str(p.relative_to(f)) for p in f.glob("rollouts/*/*.jsonl")) for f in (a, b)]
+def rollout_files(a: Path, b: Path, ending: str = ".jsonl") -> list[str]:
+    found = [sorted(str(p.relative_to(f)) for p in f.glob(f"rollouts/*/*{ending}")) for f in (a, b)]
     assert found[0] == found[1] and found[0]
     return found[0]
 

@@ -78,7 +78,7 @@ def leaves():
         steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
         last = folder / "checkpoints" / str(max(steps)) / "meta" / "metadata"
         files = {name: (folder / name).read_text() for name in ("metrics.jsonl", "evaluations.jsonl")}
-        files |= {str(p.relative_to(folder)): p.read_text() for p in folder.glob("rollouts/*/*.jsonl")}
+        files |= {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("rollouts/*/*")}
         return files | {"last checkpoint": (max(steps), json.loads(last.read_text()))}
 
     return read

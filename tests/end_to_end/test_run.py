@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sdd import checkpoint, initial, loop, mesh, runfolder
+from sdd import checkpoint, details, initial, loop, mesh, runfolder
 from sdd.config import ConfigError, MeshConfig
 
 
@@ -191,3 +191,31 @@ def test_numbers_come_back(small, quiet_run, undisturbed, tmp_path):
     last = [row for row in lines(undisturbed, "evaluations.jsonl") if row["step"] == 6]
     assert result["id"]["pass@1"] == last[0]["metrics"]["pass@1"]["value"]
     assert set(result) == {"id", "harder"}
+
+
+def test_training_rollouts_are_kept_with_those_who_taught_them(undisturbed):
+    """Demonstrations are right rollouts of the same prompt, never the rollout itself."""
+    for step in (3, 6):
+        rows = lines(undisturbed, f"rollouts/step_{step:06d}/train.jsonl")
+        metrics = lines(undisturbed, "metrics.jsonl")[step - 1]
+        assert len(rows) == 8
+        correct = [c for row in rows for c in row["correct"]]
+        assert np.mean(correct) == pytest.approx(metrics["pass@1"])
+        taught = [d for row in rows for d in row["demonstrations"]]
+        assert len(taught) == len(correct) == 32 and any(taught)
+        assert np.mean([bool(d) for d in taught]) == pytest.approx(metrics["demo_rows"])
+        for row, demonstrations in enumerate(taught):
+            assert all(correct[d] and d // 4 == row // 4 and d != row for d in demonstrations)
+    assert not (undisturbed / "rollouts/step_000000/train.jsonl").exists()
+
+
+@pytest.mark.parametrize("split", ["id", "harder", "train"])
+def test_tokens_lie_beside_the_rollouts(undisturbed, split):
+    folder = undisturbed / "rollouts/step_000006"
+    found = details.read(folder / f"{split}.details.npz")
+    rows = lines(folder, f"{split}.jsonl")
+    assert found.length_N.tolist() == [n for row in rows for n in row["num_tokens"]]
+    texts = [text for row in rows for text in row["completion"]]
+    words = np.split(np.array([found.pieces[int(t)] for t in found.token_M]), np.cumsum(found.length_N)[:-1])
+    assert [" ".join(w) for w in words] == texts
+    assert found.logp_M.max() <= 0 and np.isfinite(found.logp_M).all() and found.logp_M.min() < -0.1
