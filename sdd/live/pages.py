@@ -106,9 +106,9 @@ def waiting(folder: Path) -> str:
     name = html.escape(str(folder).encode("utf-8", "backslashreplace").decode())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>sdd watch</title>'
-        "<style>:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 3rem }"
-        f"</style></head><body><h1>{name}</h1><p>The report appears here as soon as it is made, which takes a "
-        "first evaluation.</p></body></html>\n"
+        "<style>:root { color-scheme: light dark } body { font: 1rem/1.5 system-ui; margin: 3rem }"
+        f"</style></head><body><h1>{name}</h1><p>The report appears here as soon as it is made, which takes "
+        "a first evaluation.</p></body></html>\n"
     )
 
 

@@ -91,14 +91,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refusal(self) -> HTTPStatus | None:
         """Why a request is not answered, or None."""
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
         if (self.headers.get_all("Host") or []) not in [[host] for host in hosts]:
             return HTTPStatus.FORBIDDEN
         origins = {f"http://{host}" for host in hosts}
         if not origins.issuperset(self.headers.get_all("Origin") or []):
             return HTTPStatus.FORBIDDEN
-        # A page of another origin may lead here (a link in a terminal of the browser), but not read from here.
+        # A page of another origin may lead here (a link in a browser's terminal), but not read from here.
         site = self.headers.get("Sec-Fetch-Site", "none")
         leads = (self.headers.get("Sec-Fetch-Mode"), self.headers.get("Sec-Fetch-Dest"))
         if site not in ("none", "same-origin") and leads != ("navigate", "document"):

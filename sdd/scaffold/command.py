@@ -46,9 +46,7 @@ def run(args: Sequence[str]) -> int:
     }
     for target in targets:
         if target.exists():
-            raise UsageError(
-                f"{target} exists already, and nothing was written; valid: another name or --dir"
-            )
+            raise UsageError(f"{target} exists already, nothing was written; valid: another name or --dir")
     _refuse_taken(options.name, path, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +78,7 @@ def module_path(name: str, folder: Path) -> str:
     for part in parts[:-1]:
         if not part.isidentifier() or keyword.iskeyword(part):
             raise UsageError(
-                f"--dir={folder}: a config cannot name a module in {part!r}; valid: a folder like my_code"
+                f"--dir={folder}: no config can name a module in {part!r}; valid: a folder like my_code"
             )
     return ".".join(parts)
 

@@ -58,9 +58,7 @@ def advantages(reward_N: np.ndarray, group_size: int, baseline: bool) -> np.ndar
 def make(config: Config) -> StepDef:
     """The method, as a set of pure functions."""
 
-    def choose(
-        task, graded, rng_B
-    ) -> Chosen:  # on the host, with the verdicts; chance comes from rng_B alone
+    def choose(task, graded, rng_B) -> Chosen:  # on the host; chance comes from rng_B alone
         advantage_N = advantages(graded.grades.score_N, graded.group_size, config.baseline)
         seen = {"advantage_nonzero": Mean(np.sum(advantage_N != 0), len(advantage_N))}
         return Chosen(Targets(advantage_N), contexts=None, metrics=seen)
