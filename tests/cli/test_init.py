@@ -67,12 +67,17 @@ def test_the_tests_of_the_method_notice_a_wrong_baseline(written, tmp_path):
     for path in written.glob("*my_method*.py"):
         (tmp_path / path.name).write_text(path.read_text())
     code = (tmp_path / "my_method.py").read_text()
-    assert "/ (group_size - 1)" in code
-    (tmp_path / "my_method.py").write_text(code.replace("/ (group_size - 1)", "/ group_size"))
-    code, said = python(tmp_path, "pytest", "-q", "-k", "groups or gradient")
-    assert code == 1 and "test_the_expected_gradient_is_that_of_the_expected_reward[True]" in said, said
+    own_left_out = "(reward_BxG.sum(axis=1, keepdims=True) - reward_BxG) / (group_size - 1)"
+    assert own_left_out in code
+    (tmp_path / "my_method.py").write_text(
+        code.replace(own_left_out, "reward_BxG.mean(axis=1, keepdims=True)")
+    )
+    code, said = python(tmp_path, "pytest", "-q", "-k", "gradient")
+    failed = "FAILED test_my_method.py::test_the_expected_gradient_is_that_of_the_expected_reward[True]"
+    assert code == 1 and failed in said and "1 failed, 1 passed" in said, said
 
 
+@pytest.mark.slow
 def test_the_method_trains(written):
     command = ("sdd", "run", "my_method_config.py", "--workdir=run", "--config.train.num_steps=2")
     code, said = python(written, *command, "--config.model.num_layers=1", "--config.eval.splits=id")

@@ -1,4 +1,4 @@
-"""Ctrl-C in real processes: once ends a command in one line, twice ends it even in the middle of a compiler."""
+"""Ctrl-C in real processes: once ends a command in one line, twice even in the middle of a compiler."""
 
 import os
 import signal

@@ -222,8 +222,10 @@ def test_what_is_no_http_ends_in_an_answer_or_a_closed_connection(live):
 
 def test_only_scripts_of_the_page_may_run():
     report = (
-        '<!doctype html><html><head><meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
-        '<script type="application/json">{"a": 1}</script><script>alert(1)\r\n</script></head><body>x</body></html>'
+        "<!doctype html><html><head>"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
+        '<script type="application/json">{"a": 1}</script><script>alert(1)\r\n</script></head>'
+        "<body>x</body></html>"
     )
     page = pages.live_page(report, "v1")
     text = page.body.decode()

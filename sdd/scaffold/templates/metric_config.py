@@ -1,7 +1,7 @@
 """sdd run my_name_config.py --workdir=runs/my_name
 
-Small, on concept graphs, from random parameters, with my_name in every evaluation. A run of your own measures
-it by --config.eval.metrics=MY_PATH.my_name
+Small, on concept graphs, from random parameters, with my_name in every evaluation. Any other run
+measures it by --config.eval.metrics=MY_PATH.my_name
 """
 
 from sdd import config
