@@ -37,6 +37,7 @@ ROOMS = (
         "theory",
         "allocator",
         "shell",
+        "commands",
         "run",
         "live",
         "doctor",

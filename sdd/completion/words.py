@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sdd.commands import COMMANDS
+
 
 class Takes(NamedTuple):
     """What the words of a command are: a key of `FINDERS` for each in turn, the last one for all further."""
@@ -18,7 +20,7 @@ class Takes(NamedTuple):
     config: bool = False  # --config.KEY of the config file
 
 
-COMMANDS = {
+TAKES = {
     "run": Takes(("config", "none"), config=True),
     "plan": Takes(("config", "none"), config=True),
     "doctor": Takes(("config", "none"), config=True),
@@ -48,13 +50,11 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def _candidates(before: Sequence[str], word: str) -> Iterator[str]:
-    from sdd import cli
-
     if not before:
-        yield from (*cli.COMMANDS, "--help", "--version")
+        yield from (*COMMANDS, "--help", "--version")
         return
     name, *given = before
-    takes = COMMANDS.get(name, Takes(("file",)))
+    takes = TAKES.get(name, Takes(("file",)))
     option, equals, value = word.partition("=")
     if equals:
         yield from (f"{option}={candidate}" for candidate in _values(takes, given, option, value))
@@ -70,9 +70,7 @@ def _candidates(before: Sequence[str], word: str) -> Iterator[str]:
 
 def _options(name: str) -> Iterator[str]:
     """Those that a command's help lists; with = where it shows a value."""
-    from sdd import cli
-
-    command = cli.COMMANDS[name]
+    command = COMMANDS[name]
     text = getattr(importlib.import_module(command.module), command.help)
     for option, equals in re.findall(r"^  (--[a-z][\w-]*)(=?)", text, re.MULTILINE):
         yield option + equals
