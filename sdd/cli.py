@@ -1,43 +1,39 @@
-"""The command ``sdd``. Heavy packages are imported when a command runs, so that ``--help`` is quick."""
+"""The command ``sdd``. What a command needs is imported when it runs, so that ``--help`` is quick."""
 
 import difflib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from sdd.measure.command import HELP as MEASURE_HELP
-from sdd.plan.command import HELP as PLAN_HELP
-from sdd.run import HELP as RUN_HELP
-from sdd.run import run
-from sdd.shell import EXIT_CODES, FINISHED, INTERRUPTED, USAGE, UsageError, prepare_environment, say
+from sdd.commands import COMMANDS as COMMANDS
+from sdd.commands import Command
+from sdd.shell import (
+    EXIT_CODES,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    USAGE,
+    UsageError,
+    end_on_second_interrupt,
+    prepare_environment,
+    say,
+)
 from sdd.terminal import shown
-from sdd.theory.command import HELP as THEORY_HELP
-from sdd.weights.command import HELP as CONVERT_HELP
 
-HELP = f"""sdd: on-policy self-distillation in JAX, and what it costs in diversity
+HELP = """sdd: on-policy self-distillation in JAX, and what it costs in diversity
 
 usage:
-  sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
-  sdd report DIR                                               write the report of a study or a run
-  sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
-  sdd plan CONFIG_FILE --topology=T [--fit] [--json]           what it needs on chips that are not there
-  sdd theory START_RUN END_RUN... --out=DIR                    where training must end, and where it did
-  sdd convert SRC DST                                          weights from one kind of folder to another
+  sdd COMMAND ...
+  sdd COMMAND --help    its arguments, with examples
+  sdd --version
 
-examples:
-  sdd run experiments/concept_graph/smoke.py --workdir=runs/smoke
-  sdd run experiments/concept_graph/study.py --workdir=runs/study --seeds=2
-  sdd report runs/study
-  sdd measure after.jsonl --baseline before.jsonl
-  sdd convert runs/sdsd exported
+commands, each with an example:
+{commands}
+Ctrl-C once: a run saves and stops, and everything else stops. Twice: it stops now.
 
-More of each: sdd COMMAND --help. Version: sdd --version.
-
-{EXIT_CODES}"""
+{exit_codes}"""
 
 REPORT_HELP = f"""sdd report: writes the report of a study or of one run
 
@@ -54,13 +50,6 @@ examples:
 {EXIT_CODES}"""
 
 
-class Command(NamedTuple):
-    """A command: what ``--help`` prints, and what runs it and returns the exit code."""
-
-    help: str
-    run: Callable[[Sequence[str]], int]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; see ``sdd --help``.
 
@@ -68,16 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; those of the process when None.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    commands = {
-        "run": Command(RUN_HELP, run),
-        "report": Command(REPORT_HELP, report),
-        "measure": Command(MEASURE_HELP, partial(on_the_cpu, "sdd.measure.command")),
-        "plan": Command(PLAN_HELP, partial(on_the_cpu, "sdd.plan.command")),
-        "theory": Command(THEORY_HELP, partial(on_the_cpu, "sdd.theory.command")),
-        "convert": Command(CONVERT_HELP, partial(on_the_cpu, "sdd.weights.command")),
-    }
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP, end="", file=sys.stdout if args else sys.stderr)
+        print(help_text(), end="", file=sys.stdout if args else sys.stderr)
         return FINISHED if args else USAGE
     if args[0] == "--version":
         from sdd import __version__
@@ -85,21 +66,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sdd {__version__}")
         return FINISHED
     name, rest = args[0], args[1:]
-    if name not in commands:
-        near = difflib.get_close_matches(name, commands, n=1)
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"nearest: {near[0]}; " if near else ""
-        return say(f"unknown command {name!r}; {hint}valid: {', '.join(commands)} (see sdd --help)", USAGE)
+        return say(f"unknown command {name!r}; {hint}valid: {', '.join(COMMANDS)} (see sdd --help)", USAGE)
     if rest in (["--help"], ["-h"]):
-        print(commands[name].help, end="")
+        print(getattr(importlib.import_module(COMMANDS[name].module), COMMANDS[name].help), end="")
         return FINISHED
-    if argv is None:  # the process is ours: orbax leaves coroutines behind when a read fails
-        sys.unraisablehook = lambda unraisable: None
+    caught: Callable[[], object] = int
+    if argv is None:  # the process is ours
+        sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when a read fails
+        caught = end_on_second_interrupt()
     try:
-        return commands[name].run(rest)
+        return start(COMMANDS[name], rest)
     except UsageError as error:
         return say(f"{error} (see sdd {name} --help)", USAGE)
     except KeyboardInterrupt:
-        return say("interrupted", INTERRUPTED)
+        code = say("interrupted", INTERRUPTED)
+        caught()
+        return code
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, and Python would complain of that at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return say("whoever read the output has stopped reading", FAILED)
+
+
+def help_text() -> str:
+    """What ``sdd --help`` prints."""
+    lines = [f"  {name:11s} {c.summary}\n  {'':11s}   {c.example}\n" for name, c in COMMANDS.items()]
+    return HELP.format(commands="".join(lines), exit_codes=EXIT_CODES)
+
+
+def start(command: Command, args: Sequence[str]) -> int:
+    """Imports a command and runs it; returns its exit code."""
+    if command.on_the_cpu:
+        prepare_environment(0)
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return getattr(importlib.import_module(command.module), command.run)(args)
 
 
 def report(args: Sequence[str]) -> int:
@@ -113,7 +116,6 @@ def report(args: Sequence[str]) -> int:
     folder = Path(args[0])
     if not folder.is_dir():
         raise UsageError(f"there is no folder {args[0]!r}")
-    prepare_environment(0)
     import rich.console
 
     import sdd.report
@@ -130,10 +132,3 @@ def report(args: Sequence[str]) -> int:
         return say(str(error), USAGE)
     print(shown(folder / "report.html"))
     return FINISHED
-
-
-def on_the_cpu(module: str, args: Sequence[str]) -> int:
-    """A command that computes little, of a module with ``run(args) -> exit code``; starts no accelerator."""
-    prepare_environment(0)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    return importlib.import_module(module).run(args)

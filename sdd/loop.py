@@ -5,6 +5,7 @@ stream, step), so a run that was killed and started again ends in the same bits.
 """
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from sdd.data import batches
 from sdd.evaluate import batch_metrics
 from sdd.job import Job, announce, say
 from sdd.losses.mean import Mean
+from sdd.progress import busy
 from sdd.signals import stop_on_signal
 from sdd.steps.base import LossBatch
 from sdd.tasks.base import TRAIN
@@ -88,7 +90,11 @@ def run(
         stop_on_signal(str(workdir)) as stop_asked,
     ):
         runfolder.check_owner(workdir, config)
-        with processes.first_alone(f"data of {workdir}"):
+        shown = config.writers.progress and jax.process_index() == 0
+        with (
+            busy("preparing the data", console if shown else None),
+            processes.first_alone(f"data of {workdir}"),
+        ):
             parts = make_parts(config, Path(data_dir) if data_dir else runfolder.data_folder(workdir))
         runfolder.claim(workdir, config)
         with jax.set_mesh(parts.mesh):
@@ -150,12 +156,13 @@ def train(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | Non
     """
     config, first = job.config, int(state.step)
     last = config.train.num_steps
-    # Before step 1; and after a stop in the middle of an evaluation, what is left of that.
-    if not validation.evaluate_if_due(job, state, first) or (job.stop_asked() and first < last):
-        raise Stopped(f"stopped at step {first}; the same command goes on from there")
     pending: Pending | None = None
     shown = config.writers.progress and jax.process_index() == 0
     with progress(last, first, shown, job.console) as show:
+        # Before step 1; and after a stop in the middle of an evaluation, what is left of that.
+        evaluated = validation.evaluate_if_due(job, state, first, functools.partial(show, first))
+        if not evaluated or (job.stop_asked() and first < last):
+            raise Stopped(f"stopped at step {first}; the same command goes on from there")
         for step in range(first + 1, last + 1):
             state, newest, ahead = train_one(job, state, data, ahead, step)
             log_pending(job, pending)
@@ -164,7 +171,7 @@ def train(job: Job, manager, state: TrainState, data: Any, ahead: Rollouts | Non
             if validation.due(config, step):
                 log_pending(job, pending)
                 pending = None
-            evaluated = validation.evaluate_if_due(job, state, step)
+            evaluated = validation.evaluate_if_due(job, state, step, functools.partial(show, step))
             stop = not evaluated or (step < last and job.stop_asked())
             if stop or step == last or checkpoint_due(config, step):
                 log_pending(job, pending)

@@ -1,15 +1,55 @@
 """How far a run is, shown to the person who waits for it."""
 
 import datetime
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import rich.console
 import rich.progress
 import rich.text
 
 from sdd.terminal import printable as printable
+
+
+@contextmanager
+def busy(text: str, console: rich.console.Console | None, after: float = 2.0) -> Iterator[None]:
+    """Shows that something is done, and for how long, where it takes longer than ``after`` seconds.
+
+    Args:
+      text: what is done.
+      console: a terminal; on None, and on what is no terminal, nothing is shown.
+      after: seconds.
+    """
+    if console is None or not console.is_terminal or console.is_dumb_terminal:
+        yield
+        return
+    columns = (rich.progress.SpinnerColumn(), rich.progress.TextColumn(text, markup=False))
+    # What is printed meanwhile goes where it was meant to go, which may be a file.
+    shown = rich.progress.Progress(
+        *columns,
+        rich.progress.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    shown.add_task("", total=None)
+    timer = threading.Timer(after, shown.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it may just be starting
+        shown.stop()
+
+
+def working(text: str) -> AbstractContextManager[None]:
+    """`busy` on standard error: what a command prints may be read by a program."""
+    return busy(text, rich.console.Console(stderr=True))
 
 
 class _RateColumn(rich.progress.ProgressColumn):

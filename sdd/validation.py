@@ -7,7 +7,7 @@ the middle of an evaluation ends in the same files as one that was not.
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +52,14 @@ def size_at(config: RunConfig, step: int) -> Size:
     return Size(config.eval.num_prompts, config.eval.num_samples)
 
 
-def evaluate_if_due(job: Job, state: TrainState, step: int) -> bool:
+def evaluate_if_due(job: Job, state: TrainState, step: int, note: Callable[[str], object] = str) -> bool:
     """Evaluates the splits that are not evaluated yet at this step, and names what goes wrong.
+
+    Args:
+      job: what stays the same.
+      state: what is evaluated.
+      step: the step that it is of.
+      note: is told how far the evaluation is, in a few words.
 
     Returns:
       False where the run was asked to stop before every split was done.
@@ -65,7 +71,7 @@ def evaluate_if_due(job: Job, state: TrainState, step: int) -> bool:
         if split in finished:
             continue
         try:
-            evaluate_split(job, state, split, step)
+            evaluate_split(job, state, split, step, note)
         except Interrupted:
             return False
     job.writers.flush()
@@ -84,8 +90,12 @@ def finished_splits(job: Job, step: int) -> set[str]:
     return found
 
 
-def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
+def evaluate_split(
+    job: Job, state: TrainState, split: str, step: int, note: Callable[[str], object] = str
+) -> None:
     """Samples, measures and writes one split; with the first goes the health of the teacher.
+
+    ``note`` is told how far that is.
 
     Raises:
       Interrupted: the run was asked to stop.
@@ -96,11 +106,18 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
     examples = [source[i] for i in range(size.num_prompts)]
     key = stream_key(config.seed, f"eval {split}", step)
     information = job.parts.information
+    note(f"evaluating {split}")
+
+    def sampled(contexts: Sequence[Any]) -> Iterator[tuple[range, Rollouts]]:
+        for rows, rollouts in sample(job, state.params, contexts, task.context_length, size, key):
+            note(f"evaluating {split}: {rows.stop} of {len(contexts)} prompts")
+            yield rows, rollouts
+
     result = evaluate(
         task,
         examples,
         split,
-        lambda contexts: sample(job, state.params, contexts, task.context_length, size, key),
+        sampled,
         num_samples=size.num_samples,
         ks=tuple(k for k in config.eval.ks if k <= size.num_samples),
         resamples=config.eval.bootstrap,

@@ -1,7 +1,9 @@
 import os
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -220,7 +222,7 @@ def test_usage(folder, capsys):
     assert "nearest: 'one.py'" in refusal(capsys, "run", file.replace("one", "onne"), "--workdir=out")
     assert "no folder" in refusal(capsys, "run", str(folder / "no" / "one.py"), "--workdir=out")
     line = refusal(capsys, "rum")
-    assert "'rum'" in line and "nearest: run" in line and "valid: run, report" in line
+    assert "'rum'" in line and "nearest: run" in line and "valid: run, watch" in line
     assert "takes one folder" in refusal(capsys, "report")
     assert "no folder" in refusal(capsys, "report", str(folder / "nothing"))
     assert cli.main([]) == 2
@@ -247,7 +249,7 @@ def test_exit_codes(folder, loop, capsys, error, code):
     err = capsys.readouterr().err
     assert str(error) in err
     assert err.count("\n") == 1
-    assert f"  {code} " in cli.HELP
+    assert f"  {code} " in cli.help_text()
 
 
 def test_a_config_error_of_the_loop_is_usage_and_a_failure_is_not(folder, loop, capsys):
@@ -307,6 +309,48 @@ def test_help_needs_no_heavy_package():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "sdd run experiments/concept_graph/smoke.py --workdir=runs/smoke" in result.stdout
+
+
+def test_help_shows_every_command_with_an_example():
+    text = cli.help_text()
+    for name, command in cli.COMMANDS.items():
+        assert f"\n  {name} " in text and command.summary in text and command.example in text
+        assert f"sdd {name} " in command.example
+        assert "JAX" not in command.summary
+    for code, said in shell.CODES.items():
+        assert f"\n  {code:<4d} {said}\n" in text
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_every_command(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"sdd {name}: ")
+    for part in ("\nusage:\n", "\nexamples:\n", "\nexit codes:\n  0 "):
+        assert part in text
+    _, _, examples = text.partition("\nexamples:\n")
+    assert f"sdd {name}" in examples.splitlines()[0]
+    given = dict(re.findall(r"^  (\d+) +(.+)$", text.rpartition("exit codes:")[2], re.MULTILINE))
+    assert set(map(int, given)) <= set(shell.CODES)
+    assert max(map(len, text.splitlines())) <= 115
+
+
+def test_help_takes_little_time():
+    """Time of the processor, not of the clock: other work on the machine does not count."""
+    process = subprocess.Popen([sys.executable, "-m", "sdd", "--help"], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0 and used.ru_utime + used.ru_stime < 0.3
+
+
+def test_exit_codes_are_those_of_the_documentation():
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert {int(code): said for code, said in rows} == {
+        c: s.replace("sdd plan", "`sdd plan`")
+        .replace("sdd doctor", "`sdd doctor`")
+        .replace("--fail-if", "`--fail-if`")
+        for c, s in shell.CODES.items()
+    }
 
 
 def test_python_m_sdd_passes_the_exit_code_on():

@@ -74,12 +74,13 @@ def _run(options: argparse.Namespace) -> int:
     from sdd.measure import conditions, words
     from sdd.measure.records import MeasureError
     from sdd.measure.run import measure, to_json
-    from sdd.progress import printable
+    from sdd.progress import printable, working
 
     conditions_ = [conditions.parse(text) for text in options.fail_if]
     if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
         raise MeasureError(f"--out {options.out}: exists and is no folder; valid: a folder, new or not")
-    measured = measure(_request(options))
+    with working("measuring"):
+        measured = measure(_request(options))
     c = measured.comparison
     failed = [cond.text for cond in conditions_ if conditions.holds(cond, c.metrics, c.baseline, c.change)]
     sentence = words.verdict(c.metrics, c.baseline, c.change)
@@ -87,7 +88,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.out:
         from sdd.measure import page
 
-        written = page.write(Path(options.out), measured, sentence, names)
+        with working("writing the page"):
+            written = page.write(Path(options.out), measured, sentence, names)
     if options.json:
         print(json.dumps(to_json(measured) | {"verdict": sentence}, allow_nan=False))
     else:

@@ -79,19 +79,21 @@ def _run(args: Sequence[str]) -> int:
     from sdd import config as config_lib
     from sdd import experiment
     from sdd.plan import advice, compiled, inputs, plans, search
+    from sdd.progress import working
 
     raw = experiment.get_config(experiment.load(options.file))
     config = config_lib.resolve(overrides.apply(raw, changes))
     sizes = inputs.sizes_of(config)
     config_lib.check_lengths(config, sizes.context, sizes.response, sizes.demonstration_context)
     devices = compiled.devices_of(topology)
-    if options.fit:
-        found = search.search(config, sizes, topology, devices)
-        best = found.plans[0]
-    else:
-        found = None
-        known = _counted(config, sizes, devices)
-        best = plans.compile_plan(config, sizes, topology, known)
+    with working("compiling" if not options.fit else "trying meshes, and compiling the best"):
+        if options.fit:
+            found = search.search(config, sizes, topology, devices)
+            best = found.plans[0]
+        else:
+            found = None
+            known = _counted(config, sizes, devices)
+            best = plans.compile_plan(config, sizes, topology, known)
     if options.json:
         print(json.dumps(as_json(best) | ({"plans": [_row(p) for p in found.plans]} if found else {})))
     else:

@@ -116,16 +116,20 @@ def _compare(args: Sequence[str]) -> int:
     if options.prompts < 1:
         raise _Usage(f"--prompts={options.prompts}; valid: 1 or more")
     from sdd.claims.runs import load_run
+    from sdd.progress import working
     from sdd.theory import prediction
 
-    start, *ends = map(load_run, (options.start, *options.ends))
+    with working("reading runs"):
+        start, *ends = map(load_run, (options.start, *options.ends))
     names = [end.name for end in ends]
     if len(set(names)) < len(names):
         raise _Usage(f"END_RUN folders are called {', '.join(names)}; valid: different names")
     split = options.split or (start.splits or ("id",))[0]
-    pairs_of = prediction.predict(start, ends, split, options.prompts)
-    found = prediction.record(start, split, pairs_of)
     from sdd.claims.predicted import FILE
+
+    with working("likelihoods of START_RUN"):
+        pairs_of = prediction.predict(start, ends, split, options.prompts)
+        found = prediction.record(start, split, pairs_of)
     from sdd.theory import figure
     from sdd.writers import write_json_atomic
 

@@ -44,15 +44,17 @@ class _Parser(argparse.ArgumentParser):
 
 def run(args: Sequence[str]) -> int:
     """``sdd convert``: returns the exit code; errors are one line on stderr."""
+    from sdd.progress import working
     from sdd.typed import ConfigError
 
     try:
         options = _parse(args)
         from sdd.weights import convert
 
-        done = convert.convert(
-            options.source, options.target, options.to, options.dtype, options.max_shard_gb * 1e9
-        )
+        with working(f"converting {options.source}"):
+            done = convert.convert(
+                options.source, options.target, options.to, options.dtype, options.max_shard_gb * 1e9
+            )
     except ConfigError as error:
         print(f"sdd: {shown(error)}", file=sys.stderr)
         return 2
