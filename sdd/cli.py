@@ -13,6 +13,7 @@ from sdd.measure.command import HELP as MEASURE_HELP
 from sdd.plan.command import HELP as PLAN_HELP
 from sdd.run import HELP as RUN_HELP
 from sdd.run import run
+from sdd.sample.command import EVAL_HELP, SAMPLE_HELP, evaluate, sample
 from sdd.shell import EXIT_CODES, FINISHED, INTERRUPTED, USAGE, UsageError, prepare_environment, say
 from sdd.theory.command import HELP as THEORY_HELP
 from sdd.weights.command import HELP as CONVERT_HELP
@@ -22,6 +23,8 @@ HELP = f"""sdd: on-policy self-distillation in JAX, and what it costs in diversi
 usage:
   sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
   sdd report DIR                                               write the report of a study or a run
+  sdd eval RUN [--json]                                        evaluates a checkpoint, as training does
+  sdd sample RUN --split=S --out=FILE                          rollouts of a run or a model, graded
   sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
   sdd plan CONFIG_FILE --topology=T [--fit] [--json]           what it needs on chips that are not there
   sdd theory START_RUN END_RUN... --out=DIR                    where training must end, and where it did
@@ -70,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "run": Command(RUN_HELP, run),
         "report": Command(REPORT_HELP, report),
+        "eval": Command(EVAL_HELP, evaluate),
+        "sample": Command(SAMPLE_HELP, sample),
         "measure": Command(MEASURE_HELP, partial(on_the_cpu, "sdd.measure.command")),
         "plan": Command(PLAN_HELP, partial(on_the_cpu, "sdd.plan.command")),
         "theory": Command(THEORY_HELP, partial(on_the_cpu, "sdd.theory.command")),

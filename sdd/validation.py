@@ -87,31 +87,42 @@ def evaluate_split(job: Job, state: TrainState, split: str, step: int) -> None:
     Raises:
       Interrupted: the run was asked to stop.
     """
-    task, config = job.parts.task, job.config
-    size = size_at(config, step)
-    source = task.source(split)
+    size = size_at(job.config, step)
+    source = job.parts.task.source(split)
     examples = [source[i] for i in range(size.num_prompts)]
+    result = measure_split(job, state.params, examples, split, size, step)
+    metrics = dict(result.metrics)
+    if split == job.config.eval.splits[0] and job.parts.step.tutor is not None:
+        metrics |= health_of_teacher(job, state, examples, result, size, step)
+    if jax.process_index() == 0:
+        write_lines_atomic(runfolder.rollouts_path(job.workdir, step, split), result.records)
+    job.writers.log_evaluation(step, split, *size, metrics)
+
+
+def measure_split(
+    job: Job, params: Params, examples: Sequence[Example], split: str, size: Size, step: int
+) -> Evaluation:
+    """Samples, grades and measures examples of a split, by the settings of the run; writes nothing.
+
+    Raises:
+      Interrupted: the run was asked to stop.
+    """
+    task, config = job.parts.task, job.config
     key = stream_key(config.seed, f"eval {split}", step)
     information = job.parts.information
-    result = evaluate(
+    return evaluate(
         task,
         examples,
         split,
-        lambda contexts: sample(job, state.params, contexts, task.context_length, size, key),
+        lambda contexts: sample(job, params, contexts, task.context_length, size, key),
         num_samples=size.num_samples,
         ks=tuple(k for k in config.eval.ks if k <= size.num_samples),
         resamples=config.eval.bootstrap,
         extra=config.eval.metrics,
         embedders=job.parts.embedders,
-        information=information and functools.partial(information, state.params),
+        information=information and functools.partial(information, params),
         likelihood_samples=config.eval.likelihood_samples,
     )
-    metrics = dict(result.metrics)
-    if split == config.eval.splits[0] and job.parts.step.tutor is not None:
-        metrics |= health_of_teacher(job, state, examples, result, size, step)
-    if jax.process_index() == 0:
-        write_lines_atomic(runfolder.rollouts_path(job.workdir, step, split), result.records)
-    job.writers.log_evaluation(step, split, *size, metrics)
 
 
 def health_of_teacher(

@@ -37,6 +37,7 @@ ROOMS = (
         "theory",
         "allocator",
         "shell",
+        "sample",
         "run",
         "cli",
         "__main__",
