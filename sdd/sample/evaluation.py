@@ -40,7 +40,9 @@ def evaluate(
     count = num_prompts or job.config.eval.final_num_prompts
     chosen = {split: policy.examples(job, split, count) for split in splits}  # a slip is said first
     found: dict[str, Any] = {"source": str(job.workdir), "step": step, "splits": {}}
-    with progress(len(chosen), enabled=job.config.writers.progress, console=job.console) as show:
+    with progress(
+        len(chosen), enabled=job.config.writers.progress, console=job.console, unit="split"
+    ) as show:
         for number, (split, examples) in enumerate(chosen.items(), 1):
             size = Size(len(examples), num_samples or job.config.eval.final_num_samples)
             result = measure_split(job, params, examples, split, size, step)

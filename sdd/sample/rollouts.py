@@ -54,7 +54,7 @@ def write(
 
     def lines() -> Iterator[Record]:
         shown = job.config.writers.progress
-        with progress(len(examples), enabled=shown, console=job.console) as show:
+        with progress(len(examples), enabled=shown, console=job.console, unit="prompt") as show:
             for record in records(job, params, examples, split, num_samples, seed, step):
                 found.append(record["correct"])
                 if not correct_only or any(record["correct"]):
