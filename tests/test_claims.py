@@ -14,6 +14,7 @@ _spec = importlib.util.spec_from_file_location("study_maker", Path(__file__).par
 maker = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(maker)
 
+PAPER = ("C1", "C2", "C3", "C4", "C5", "C7")
 KEYS = {"statement", "value", "low", "high", "holds", "seeds", "splits", "details"}
 
 
@@ -113,9 +114,11 @@ def test_interval_is_the_paired_bootstrap(tmp_path):
 
 
 def test_the_papers_pattern_holds_and_its_absence_does_not(found, tmp_path):
-    assert {name: claim["holds"] for name, claim in found.items()} == dict.fromkeys(claims.STATEMENTS, True)
+    assert {name: found[name]["holds"] for name in PAPER} == dict.fromkeys(PAPER, True)
     study = maker.write_study(tmp_path, counts=maker.NO_LOSS, entropies=(0.7, 0.6, 0.5, 0.4))
-    holds = {name: claim["holds"] for name, claim in claims.compute(load_study(study)).items()}
+    holds = {
+        name: claim["holds"] for name, claim in claims.compute(load_study(study)).items() if name in PAPER
+    }
     # C2 holds still: pass@1 rose, and pass@32 was at its ceiling.
     assert holds == {"C1": True, "C2": True, **dict.fromkeys(("C3", "C4", "C5", "C7"), False)}
 

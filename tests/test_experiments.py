@@ -4,10 +4,14 @@ from pathlib import Path
 import pytest
 
 from sdd import cli, config, experiment, overrides
+from sdd import study as study_lib
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "concept_graph"
-RUNS = ("warm_start", "sdsd", "sdsd_k3", "grpo", "grpo_diversity", "runaway", "smoke")
+RUNS = ("warm_start", "sdsd", "sdsd_k3", "grpo", "grpo_diversity", "smoke")
 ON_POLICY = ("sdsd", "sdsd_k3", "grpo", "grpo_diversity")
+
+
+STUDIES = FOLDER.parent / "study"
 
 
 def resolved(name: str) -> config.RunConfig:
@@ -73,7 +77,7 @@ def test_experiments_load_from_another_folder(tmp_path, monkeypatch):
 
 
 def test_study_resolves_to_the_experiments(study):
-    runs = study.resolve(study.get_config())
+    runs = study_lib.resolve(study.get_config())
     assert list(runs) == ["warm_start", "sdsd_k1", "sdsd_k3", "grpo", "grpo_diversity"]
     assert runs["sdsd_k1"] == resolved("sdsd")
     assert runs["warm_start"] == resolved("warm_start")
@@ -89,7 +93,7 @@ def test_study_keys_change_what_they_say(study):
         "--config.methods=grpo",
         "--config.experiments.grpo.optimizer.learning_rate=2e-4",
     ]
-    runs = study.resolve(overrides.apply(study.get_config(), args))
+    runs = study_lib.resolve(overrides.apply(study.get_config(), args))
     assert list(runs) == ["warm_start", "grpo"]
     assert [run.seed for run in runs.values()] == [5, 5]
     assert [run.train.num_steps for run in runs.values()] == [90, 70]
@@ -136,3 +140,16 @@ def test_the_smoke_experiment_runs(tmp_path):
 
     final = loop.run(resolved("smoke"), tmp_path / "run")
     assert set(final) == {"id", "larger", "harder"}
+
+
+def test_the_study_of_methods_has_them_all_and_keeps_what_the_first_study_ran(study):
+    methods = experiment.load(STUDIES / "methods.py")
+    runs, first = study_lib.resolve(methods.get_config()), study_lib.resolve(study.get_config())
+    assert {name: runs[name] for name in first} == first  # so a folder of the one goes on with the other
+    steps = FOLDER.parents[1] / "sdd" / "steps"
+    files = {path.stem for path in steps.glob("*.py") if not path.stem.startswith("_")} - {"base"}
+    assert {run.step.name.removeprefix("sdd.steps.") for run in runs.values()} == files
+    on_policy = [config.to_dict(run) for name, run in runs.items() if name != "warm_start"]
+    for run in on_policy:
+        del run["step"], run["eval"]["every"]
+    assert all(run == on_policy[0] for run in on_policy)

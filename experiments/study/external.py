@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from experiments.concept_graph import grpo_diversity, sdsd
-from experiments.concept_graph import study as concept_graph
+from experiments.concept_graph import grpo_diversity, sdsd, study
 from experiments.concept_graph.base import on_policy
+from sdd import study as study_lib
 
 if TYPE_CHECKING:
     from sdd.config import RunConfig
@@ -31,21 +31,17 @@ STUDENT = "sdft_"  # and the name of the run whose demonstrations it reads
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the study; keys as in ``experiments/concept_graph/study.py``, and those of the sets."""
-    c = concept_graph.get_config()
-    writers = ["warm_start", "grpo", "grpo_diversity"]
+    """Returns the study; keys as in `sdd.study.config`, and those of the sets."""
+    paper = study.get_config().experiments
+    methods = {name: paper[name] for name in (REFERENCE, "grpo", "grpo_diversity")}
     for bonus in BONUSES:
-        name = f"grpo_diversity_{bonus:g}"
-        c.experiments[name] = grpo_diversity.get_config()
-        c.experiments[name].step.bonus = bonus
-        c.experiments[name].eval.every = 0  # only after the last step
-        writers.append(name)
-    for name in writers:
-        c.experiments[STUDENT + name] = student(name)
-    c.methods = (REFERENCE, *writers[1:], *(STUDENT + name for name in writers))
-    with c.unlocked():
-        c.num_demonstrations = 8  # rollouts a prompt in a set; the right ones demonstrate
-        c.quick = False
+        method = methods[f"grpo_diversity_{bonus:g}"] = grpo_diversity.get_config()
+        method.step.bonus = bonus
+        method.eval.every = 0  # only after the last step
+    writers = [study_lib.WARM_START, *(name for name in methods if name != REFERENCE)]
+    c = study_lib.config(paper.warm_start, methods | {STUDENT + name: student(name) for name in writers})
+    c.num_demonstrations = 8  # rollouts a prompt in a set; the right ones demonstrate
+    c.quick = False
     return c
 
 
@@ -73,7 +69,7 @@ def resolve(config: ml_collections.ConfigDict) -> dict:
     if config.quick:
         quick = {"warm_start_steps": 60, "num_steps": 20, "num_prompts": 16, "num_samples": 8}
         config.update(quick | {"final_num_prompts": 32, "final_num_samples": 16})
-    return concept_graph.resolve(config)
+    return study_lib.resolve(config)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str, seeds: int = 1) -> None:
@@ -97,9 +93,9 @@ def run(config: ml_collections.ConfigDict, workdir: str, seeds: int = 1) -> None
         for name, run_config in runs.items():
             console.print(f"[bold]seed {seed}: {name}[/]", highlight=False)
             run_one(folder / f"seed_{seed}", name, run_config, seed, config.num_demonstrations, console)
-    study = load_study(folder)
-    found = external.table(study)
-    write_json_atomic(folder / "external.json", {"C6": external.compute(study), **found})
+    runs_of = load_study(folder)
+    found = external.table(runs_of)
+    write_json_atomic(folder / "external.json", {"C6": external.compute(runs_of), **found})
     (folder / "external.png").write_bytes(figure.draw(found))
     for name in ("external.json", "external.png"):
         console.print(str(folder / name), highlight=False)
@@ -110,11 +106,10 @@ def run_one(
 ) -> None:
     """Trains one run of a seed where it is not finished; a student's demonstrations are written first."""
     from sdd import loop
-    from sdd.study import WARM_START
 
     train, step = config.train, config.step
-    if name != WARM_START:
-        train = dataclasses.replace(train, init_from=str(folder / WARM_START))
+    if name != study_lib.WARM_START:
+        train = dataclasses.replace(train, init_from=str(folder / study_lib.WARM_START))
     if name.startswith(STUDENT):
         path = demonstrations(folder, step.options.demonstrations, config, num_demonstrations)
         options = dataclasses.replace(step.options, demonstrations=str(path))

@@ -85,6 +85,7 @@ def compute(study: Study) -> dict[str, Any]:
         "and minus the start's, both intervals below 0"
     )
     claim["details"] |= {"rule": rule, "k": found["k"], "most_diverse": most, "slope": found["slope"]}
+    claim["details"] |= {name: best[name] for name in best if name.startswith("against_")}
     claim["details"] |= {"num_prompts": found["num_prompts"]}
     claim["details"]["sets"] = {
         writer: {name: each[name] for name in each if name.startswith("against_")} | {"shown": each["shown"]}

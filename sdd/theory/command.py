@@ -122,15 +122,14 @@ def _compare(args: Sequence[str]) -> int:
         raise _Usage(f"END_RUN folders are called {', '.join(names)}; valid: different names")
     split = options.split or (start.splits or ("id",))[0]
     pairs_of = prediction.predict(start, ends, split, options.prompts)
-    found = {"start": str(start.path), "split": split} | {
-        "runs": {name: prediction.summary(pairs) for name, pairs in pairs_of.items()}
-    }
+    found = prediction.record(start, split, pairs_of)
+    from sdd.claims.predicted import FILE
     from sdd.theory import figure
     from sdd.writers import write_json_atomic
 
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(out / "theory.json", found)
+    write_json_atomic(out / FILE, found)
     (out / "theory.png").write_bytes(figure.draw(pairs_of))
     if options.json:
         print(json.dumps(found))

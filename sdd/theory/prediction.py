@@ -1,7 +1,8 @@
 """C8: changes of log-ratios among equally correct answers, predicted at the start, measured at the end."""
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +12,16 @@ import numpy as np
 from sdd import information, weights
 from sdd import mesh as mesh_lib
 from sdd.build import make_task
-from sdd.claims.runs import Run
+from sdd.claims.fits import Predicted, fits
+from sdd.claims.predicted import FILE
+from sdd.claims.runs import Run, load_run
 from sdd.config import RunConfig, from_dict
 from sdd.metrics.reduce import Estimate
 from sdd.model import make as make_model
 from sdd.tasks.base import Example, Task
 from sdd.theory import optima
 from sdd.types import Params
+from sdd.writers import write_json_atomic
 
 PREDICTIONS = {
     "given": "SDSD optimum, demonstrations of the start",
@@ -28,7 +32,6 @@ PREDICTIONS = {
 
 _CONTEXTS_PER_CALL = 64
 _BLOCK = 32
-_RESAMPLES = 2000
 
 
 class Pairs(NamedTuple):
@@ -158,40 +161,16 @@ def compare(
 
 
 def agreement(pairs: Pairs, name: str, seed: int = 0) -> dict[str, Estimate]:
-    """How well a prediction fits, with 95 % intervals.
-
-    All are about zero, as a pair read backwards changes every sign. With x the prediction, y the measurement:
-    ``correlation`` sum xy / sqrt(sum xx sum yy); ``slope`` sum xy / sum xx; ``partial`` the correlation that
-    is left when the start's own log-ratio is held fixed (not for that itself). The intervals are percentiles
-    of 2000 resamples of prompts, pairs staying together. nan where nothing varies.
+    """How well a prediction fits, see `sdd.claims.fits.fits`; z is the start's log-ratio.
 
     Args:
       pairs: what is compared.
-      name: one of `PREDICTIONS`.
+      name: one of `PREDICTIONS`; "start" has no partial correlation.
       seed: of the resamples.
     """
-    x_X, y_X, z_X = getattr(pairs, f"{name}_X"), pairs.measured_X, pairs.start_X
-    products_Xx6 = np.stack([x_X * x_X, y_X * y_X, z_X * z_X, x_X * y_X, x_X * z_X, y_X * z_X], axis=1)
-    num_prompts = int(pairs.prompt_X.max()) + 1
-    sums_Bx6 = np.zeros((num_prompts, 6))
-    np.add.at(sums_Bx6, pairs.prompt_X, products_Xx6)
-    drawn_RxB = np.random.default_rng(seed).multinomial(
-        num_prompts, np.full(num_prompts, 1 / num_prompts), size=_RESAMPLES
-    )
-    xx_R, yy_R, zz_R, xy_R, xz_R, yz_R = np.vstack([sums_Bx6.sum(0), drawn_RxB @ sums_Bx6]).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        xy, xz, yz = xy_R / np.sqrt(xx_R * yy_R), xz_R / np.sqrt(xx_R * zz_R), yz_R / np.sqrt(yy_R * zz_R)
-        found = {"correlation": xy, "slope": xy_R / xx_R}
-        if name != "start":
-            found["partial"] = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
-    return {key: _estimate(value_R) for key, value_R in found.items()}
-
-
-def _estimate(value_R: np.ndarray) -> Estimate:
-    """The first is that of the data, the others those of resamples."""
-    if not np.isfinite(value_R[0]):
-        return Estimate(np.nan, np.nan, np.nan)
-    return Estimate(float(value_R[0]), *map(float, np.nanquantile(value_R[1:], [0.025, 0.975])))
+    columns = Predicted(pairs.prompt_X, getattr(pairs, f"{name}_X"), pairs.measured_X, pairs.start_X)
+    found = fits([columns], seed)
+    return {key: value for key, value in found.items() if (name, key) != ("start", "partial")}
 
 
 def summary(pairs: Pairs) -> dict[str, Any]:
@@ -228,6 +207,42 @@ def predict(start: Run, ends: Sequence[Run], split: str, num_prompts: int) -> di
         each = [informed(*load_params(run, task, mesh), task, mesh, listed) for run in (start, *ends)]
     sizes = [len(rows) for rows in listed.answers]
     return {_name(run): compare(sizes, each[0], end) for run, end in zip(ends, each[1:], strict=True)}
+
+
+def record(start: Run, split: str, pairs_of: Mapping[str, Pairs]) -> dict[str, Any]:
+    """What theory.json holds: the summary of each run, and its pairs (nats, rounded to 4 decimals)."""
+    columns = {
+        name: {
+            field.removesuffix("_X"): np.round(column, 4).tolist()
+            for field, column in pairs._asdict().items()
+        }
+        for name, pairs in pairs_of.items()
+    }
+    runs = {name: summary(pairs) for name, pairs in pairs_of.items()}
+    return {"start": str(start.path), "split": split, "runs": runs, "pairs": columns}
+
+
+def write(folder: Path, start: str, ends: Sequence[str], num_prompts: int = 128) -> None:
+    """Writes ``theory.json`` into the folder of a seed, for runs in it; what it holds already is kept.
+
+    Args:
+      folder: holds the run folders.
+      start: name of the run that the others were trained from.
+      ends: names of finished runs.
+      num_prompts: at most, of the first split.
+
+    Raises:
+      ValueError: see `predict`; or a ``theory.json`` that is broken.
+    """
+    path = folder / FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}, "pairs": {}}
+    new = [name for name in ends if name not in known["pairs"]]
+    if not new:
+        return
+    begun = load_run(folder / start)
+    split = begun.splits[0]
+    found = record(begun, split, predict(begun, [load_run(folder / n) for n in new], split, num_prompts))
+    write_json_atomic(path, found | {key: known[key] | found[key] for key in ("runs", "pairs")})
 
 
 def _name(run: Run) -> str:

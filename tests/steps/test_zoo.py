@@ -19,6 +19,7 @@ from sdd.sampling.score import response_hidden
 from sdd.steps import (
     anti_sd,
     beta_opsd,
+    csd,
     dph,
     entropy_bonus,
     eopd,
@@ -244,6 +245,46 @@ def test_beta_opsd_at_one_is_sdsd_and_far_out_goes_to_the_start():
     same(beta_opsd.make(beta_opsd.Config(beta=1.0, **options)), sdsd.make(sdsd.Config(**options)))
     loss, _ = loss_and_grad(beta_opsd.make(beta_opsd.Config(beta=1e8, **options)))
     np.testing.assert_allclose(loss, float(kl(POLICY, START)), rtol=1e-4)
+
+
+def test_calibrated_distillation_at_its_ends_is_forward_sdsd():
+    options = {"teacher": "frozen", "num_demos": 2}
+    forward = sdsd.make(sdsd.Config(divergence="forward", **options))
+    same(csd.make(csd.Config(teacher_temperature=1.0, balance=0.0, **options)), forward)
+    differ(csd.make(csd.Config(teacher_temperature=0.5, balance=0.0, **options)), forward)
+
+
+def test_calibrated_distillation_rests_at_the_mean_of_sharpened_readers():
+    step = csd.make(csd.Config(teacher_temperature=0.5, balance=0.0, **LIVE))
+    sharp = TAUGHT[CORRECT] ** 2
+    sharp /= sharp.sum(axis=1, keepdims=True)
+    want = fixed_points.sdsd(sdsd.Config(divergence="forward", **LIVE), G, sharp, CORRECT, START)
+    assert np.abs(expected_gradient(step, want, draws=True)).max() < 3e-6
+    assert np.abs(expected_gradient(step, POLICY, draws=True)).max() > 1e-3
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_rare_demonstrations_are_drawn_more_often(balance):
+    """A group of three right answers and a wrong one, many times: shares of the first demonstration."""
+    task, repeats = table()[0], 4000
+    step = csd.make(csd.Config(num_demos=2, balance=balance))
+    _, chosen = batch_of(step, task, groups=[[0, 1, 2, 3]] * repeats)
+    weight_NxK = chosen.targets.weight_NxK
+    np.testing.assert_array_equal(weight_NxK[2::4], 0.5)  # the wrong one has two of three
+    config = csd.Config(num_demos=2, balance=balance)
+    examples = [task.source(TRAIN)[0]] * repeats
+    graded = graded_batch(task, [[np.array([y], np.int32) for y in range(4)]] * repeats, examples)
+    logp_Nx1 = np.log(POLICY)[graded.rollouts.response_NxT].astype(np.float32)
+    graded = graded._replace(rollouts=graded.rollouts._replace(model_logp_NxT=logp_Nx1))
+    index_NxK = csd.draw(config, graded, generators(0, repeats)).index_NxK
+    index_RxGxK = index_NxK.reshape(repeats, 4, 2) % 4
+    for row in range(4):
+        others = [y for y in (0, 1, 3) if y != row]
+        share = POLICY[others] ** -balance
+        share /= share.sum()
+        got = np.array([(index_RxGxK[:, row, 0] == y).mean() for y in others])
+        np.testing.assert_allclose(got, share, atol=4 * np.sqrt(0.25 / repeats))
+        assert (index_RxGxK[:, row, 0] != index_RxGxK[:, row, 1]).all()
 
 
 def test_pass_rate_weights_weigh_groups():
@@ -533,6 +574,7 @@ METHODS = {
     grpo_anchored: grpo_anchored.Config(),
     dph: dph.Config(anchor="js"),
     beta_opsd: beta_opsd.Config(num_demos=2),
+    csd: csd.Config(num_demos=2),
     sc_sdpo: sc_sdpo.Config(),
     eopd: eopd.Config(),
     pmi_residual: pmi_residual.Config(),
