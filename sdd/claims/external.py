@@ -5,7 +5,6 @@ the right ones demonstrate), and students: runs of `sdd.steps.sdft` that learned
 starting model. Claims are dicts as in :mod:`sdd.claims`; intervals hold 95 %, over seeds and prompts.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,7 +120,7 @@ def table(study: Study, sets: Sets | None = None) -> dict[str, Any]:
     cells_id, cells_harder = (gather(study, sets.seeds, names, split) for split in splits)
     k = draws([r for cells in (cells_id, cells_harder) for runs in cells.values() for r in runs.values()])
     shown = {
-        writer: {seed: _strategies(_path(study, seed, writer)) for seed in sets.seeds}
+        writer: {seed: read_rollouts(_path(study, seed, writer)) for seed in sets.seeds}
         for writer in sets.students
     }
     runs = {name: _run(cells_id, cells_harder, name, k) for name in names}
@@ -207,12 +206,6 @@ def _entropy(r: EvaluationRollouts) -> np.ndarray:
     share_BxS = hits_BxS / np.maximum(hits_BxS.sum(axis=1, keepdims=True), 1)
     terms_BxS = np.where(share_BxS > 0, -share_BxS * np.log(np.maximum(share_BxS, 1e-300)), 0)
     return np.where(hits_BxS.sum(axis=1) > 0, terms_BxS.sum(axis=1), np.nan)
-
-
-def _strategies(path: Path) -> EvaluationRollouts:
-    """A set's rollouts; a wrong one counts nowhere, whatever its strategy."""
-    found = read_rollouts(path)
-    return dataclasses.replace(found, strategy_BxN=np.where(found.correct_BxN, found.strategy_BxN, -1))
 
 
 def _needed(students: dict[str, str]) -> tuple[str, ...]:
