@@ -10,7 +10,7 @@ PAGE = Path(__file__).with_name("methods.md")
 BEGIN, END = "<!-- written by docs/write_methods.py -->", "<!-- end of what is written -->"
 METHODS = (
     *("pass_at_k", "entropy_bonus", "grpo_anchored", "dph", "simko"),
-    *("sdpo", "opsd", "beta_opsd", "sc_sdpo", "eopd", "pmi_residual"),
+    *("sdpo", "opsd", "sdft", "beta_opsd", "sc_sdpo", "eopd", "pmi_residual"),
     *("rlcsd", "anti_sd", "ida_opd", "csd"),
 )
 

@@ -160,11 +160,11 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
         manager.reload()
 
 
-def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
-    """The parameters of another run's newest checkpoint.
+def steps_of(run_folder: epath.PathLike) -> list[int]:
+    """The steps that a run has checkpoints of, ascending.
 
     Raises:
-      ConfigError: there is no checkpoint, it is damaged, or its parameters are not the template's.
+      ConfigError: there is none.
     """
     folder = runfolder.folder(run_folder) / "checkpoints"
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
@@ -172,7 +172,18 @@ def restore_params(run_folder: epath.PathLike, template: Params) -> Params:
         raise ConfigError(
             f"{run_folder}: there is no checkpoint; valid: the folder of a run that has saved one"
         )
-    newest, said = folder / str(steps[-1]), f"{run_folder}: checkpoint {steps[-1]}"
+    return steps
+
+
+def restore_params(run_folder: epath.PathLike, template: Params, step: int | None = None) -> Params:
+    """The parameters of another run's checkpoint, the newest one unless ``step`` names another.
+
+    Raises:
+      ConfigError: there is no such checkpoint, it is damaged, or its parameters are not the template's.
+    """
+    step = steps_of(run_folder)[-1] if step is None else step
+    newest = runfolder.folder(run_folder) / "checkpoints" / str(step)
+    said = f"{run_folder}: checkpoint {step}"
     wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         with ocp.StandardCheckpointer() as reader:

@@ -41,6 +41,22 @@ COMMANDS = {
         help="REPORT_HELP",
         run="report",
     ),
+    "eval": Command(
+        "sdd.sample.command",
+        "evaluate a checkpoint as training does",
+        "sdd eval runs/sdsd --json",
+        on_the_cpu=False,
+        help="EVAL_HELP",
+        run="evaluate",
+    ),
+    "sample": Command(
+        "sdd.sample.command",
+        "rollouts of a run or a model, graded, as a file",
+        "sdd sample runs/grpo --split=harder --out=harder.jsonl",
+        on_the_cpu=False,
+        help="SAMPLE_HELP",
+        run="sample",
+    ),
     "measure": Command(
         "sdd.measure.command",
         "metrics of rollouts that any program wrote",

@@ -69,6 +69,23 @@ def batches(
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
+def first_met(length: int, *, batch_size: int, num_batches: int, seed: int) -> list[int]:
+    """Places of the examples that the first batches of `batches` hold, each once, in the order of reading.
+
+    Args:
+      length: number of examples of the source.
+      batch_size, seed: as for `batches`.
+      num_batches: how many batches are read.
+    """
+    numbers = batches(np.arange(length), batch_size=batch_size, seed=seed)
+    found: dict[int, None] = {}
+    for _ in range(num_batches):
+        if len(found) == length:
+            break
+        found |= dict.fromkeys(map(int, next(numbers)))
+    return list(found)
+
+
 def columns_for(needed: int, longest: int) -> int:
     """Columns of an array that must hold ``needed`` tokens: one of at most eight sizes up to ``longest``.
 

@@ -11,7 +11,7 @@ from sdd.model import lora
 from sdd.model import make as make_model
 from sdd.rng import stream_key
 from sdd.steps.base import init_state
-from sdd.types import TrainState
+from sdd.types import Params, TrainState
 
 
 def first_state(config: RunConfig, parts: Parts) -> TrainState:
@@ -26,14 +26,19 @@ def make(config: RunConfig, parts: Parts, like: TrainState) -> TrainState:
     """
     if not config.train.init_from:
         return first_state(config, parts)
+    return init_state(parts.step, parts.optimizer, read_params(config, parts, like.params))
+
+
+def read_params(config: RunConfig, parts: Parts, like: Params) -> Params:
+    """The parameters that ``config.train.init_from`` names; adapters, where ``like`` has any, are drawn."""
     bare = make_model(lora.plain(config.model), parts.model.vocab_size)
     try:
         params = weights.load_params(config.train.init_from, bare, parts.mesh)
     except ConfigError as error:
         raise ConfigError(f"config.train.init_from: {error}") from None
-    if lora.has(like.params):
+    if lora.has(like):
         params = lora.adapted(params, parts.model.init, stream_key(config.seed, "init", 0))
-    return init_state(parts.step, parts.optimizer, params)
+    return params
 
 
 def abstract_state(parts: Parts) -> TrainState:

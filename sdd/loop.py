@@ -117,6 +117,8 @@ def start(
         abstract = initial.abstract_state(parts)
         runfolder.check_room(workdir, abstract)
         restored = checkpoint.restore_newest(manager, abstract)
+        if not restored or int(restored.state.step) < config.train.num_steps:
+            parts.step.ready(parts.task, config)
         state = restored.state if restored else initial.make(config, parts, abstract)
         writers = open_writers(
             workdir,

@@ -54,19 +54,23 @@ def working(text: str) -> AbstractContextManager[None]:
 
 class _RateColumn(rich.progress.ProgressColumn):
     def render(self, task: rich.progress.Task) -> rich.text.Text:
-        return rich.text.Text(_rate(task.finished_speed or task.speed))
+        return rich.text.Text(_rate(task.finished_speed or task.speed, task.fields["unit"]))
 
 
-def _rate(steps_per_second: float | None) -> str:
-    if steps_per_second is None:
-        return "- steps/s"
-    digits = ".3g" if steps_per_second < 1000 else ".0f"
-    return f"{steps_per_second:{digits}} steps/s"
+def _rate(per_second: float | None, unit: str) -> str:
+    if per_second is None:
+        return f"- {unit}s/s"
+    digits = ".3g" if per_second < 1000 else ".0f"
+    return f"{per_second:{digits}} {unit}s/s"
 
 
 @contextmanager
 def progress(
-    total: int, start: int = 0, enabled: bool = True, console: rich.console.Console | None = None
+    total: int,
+    start: int = 0,
+    enabled: bool = True,
+    console: rich.console.Console | None = None,
+    unit: str = "step",
 ) -> Iterator[Callable[..., None]]:
     """Shows how far a run is, how fast it goes and how long it still takes.
 
@@ -77,6 +81,7 @@ def progress(
       start: steps finished before this process began; they count as done, not into the rate.
       enabled: False shows nothing.
       console: where to show it; standard output when None.
+      unit: what is counted.
 
     Yields:
       ``update(step, text="")``: ``step`` steps are finished; ``text`` is a short note such as ``loss 0.123``.
@@ -86,10 +91,10 @@ def progress(
         yield lambda step, text="": None
     elif console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as bar:
-            task = bar.add_task("", total=total, completed=start, text="")
+            task = bar.add_task("", total=total, completed=start, text="", unit=unit)
             yield lambda step, text="": bar.update(task, completed=step, text=printable(text))
     else:
-        yield _plain_lines(total, start, console)
+        yield _plain_lines(total, start, console, unit)
 
 
 def _bar(console: rich.console.Console) -> rich.progress.Progress:
@@ -105,7 +110,7 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
     return rich.progress.Progress(*columns, console=console, speed_estimate_period=600)
 
 
-def _plain_lines(total: int, start: int, console: rich.console.Console) -> Callable[..., None]:
+def _plain_lines(total: int, start: int, console: rich.console.Console, unit: str) -> Callable[..., None]:
     began = time.monotonic()
     shown = 0  # tenths of this process's share of the run
 
@@ -118,7 +123,9 @@ def _plain_lines(total: int, start: int, console: rich.console.Console) -> Calla
         seconds = max(time.monotonic() - began, 1e-9)
         rate = (step - start) / seconds
         elapsed, left = (datetime.timedelta(seconds=int(s)) for s in (seconds, (total - step) / rate))
-        line = f"step {step}/{total}  {_rate(rate)}  elapsed {elapsed}  left {left}  {printable(text)}"
+        line = (
+            f"{unit} {step}/{total}  {_rate(rate, unit)}  elapsed {elapsed}  left {left}  {printable(text)}"
+        )
         console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
     return update

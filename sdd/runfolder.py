@@ -40,8 +40,11 @@ def folder(workdir: PathLike) -> epath.Path:
 
 def data_folder(workdir: epath.Path) -> Path:
     """Where a task keeps its data, a folder of this machine in any case."""
-    if is_local(workdir):
-        return Path(workdir) / "data"
+    return Path(workdir) / "data" if is_local(workdir) else cached_data_folder(workdir)
+
+
+def cached_data_folder(workdir: epath.Path) -> Path:
+    """A folder for data in the user's cache, for a run folder that must not or cannot hold them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "sdd" / "data" / hashlib.sha256(os.fspath(workdir).encode()).hexdigest()[:16]
 

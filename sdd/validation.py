@@ -100,20 +100,46 @@ def evaluate_split(
     Raises:
       Interrupted: the run was asked to stop.
     """
-    task, config = job.parts.task, job.config
-    size = size_at(config, step)
-    source = task.source(split)
+    size = size_at(job.config, step)
+    source = job.parts.task.source(split)
     examples = [source[i] for i in range(size.num_prompts)]
+    result = measure_split(job, state.params, examples, split, size, step, note)
+    metrics = dict(result.metrics)
+    if split == job.config.eval.splits[0] and job.parts.step.tutor is not None:
+        metrics |= health_of_teacher(job, state, examples, result, size, step)
+    if jax.process_index() == 0:
+        drawings = drawings_of(job.parts.task, examples, result.rollouts)
+        write_rollouts(job, step, split, result.records, result.rollouts, drawings)
+    job.writers.log_evaluation(step, split, *size, metrics)
+
+
+def measure_split(
+    job: Job,
+    params: Params,
+    examples: Sequence[Example],
+    split: str,
+    size: Size,
+    step: int,
+    note: Callable[[str], object] = str,
+) -> Evaluation:
+    """Samples, grades and measures examples of a split, by the settings of the run; writes nothing.
+
+    ``note`` is told how far it is, in a few words.
+
+    Raises:
+      Interrupted: the run was asked to stop.
+    """
+    task, config = job.parts.task, job.config
     key = stream_key(config.seed, f"eval {split}", step)
     information = job.parts.information
     note(f"evaluating {split}")
 
     def sampled(contexts: Sequence[Any]) -> Iterator[tuple[range, Rollouts]]:
-        for rows, rollouts in sample(job, state.params, contexts, task.context_length, size, key):
+        for rows, rollouts in sample(job, params, contexts, task.context_length, size, key):
             note(f"evaluating {split}: {rows.stop} of {len(contexts)} prompts")
             yield rows, rollouts
 
-    result = evaluate(
+    return evaluate(
         task,
         examples,
         split,
@@ -123,16 +149,9 @@ def evaluate_split(
         resamples=config.eval.bootstrap,
         extra=config.eval.metrics,
         embedders=job.parts.embedders,
-        information=information and functools.partial(information, state.params),
+        information=information and functools.partial(information, params),
         likelihood_samples=config.eval.likelihood_samples,
     )
-    metrics = dict(result.metrics)
-    if split == config.eval.splits[0] and job.parts.step.tutor is not None:
-        metrics |= health_of_teacher(job, state, examples, result, size, step)
-    if jax.process_index() == 0:
-        drawings = drawings_of(task, examples, result.rollouts)
-        write_rollouts(job, step, split, result.records, result.rollouts, drawings)
-    job.writers.log_evaluation(step, split, *size, metrics)
 
 
 def write_rollouts(

@@ -51,6 +51,7 @@ ROOMS = (
         "allocator",
         "shell",
         "commands",
+        "sample",
         "run",
         "live",
         "doctor",

@@ -265,6 +265,17 @@ def test_the_rate_and_the_time_left_count_this_process_only(monkeypatch):
     assert out.getvalue() == "step 650/1000  0.5 steps/s  elapsed 0:01:40  left 0:11:40\n"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_counted_has_a_name(terminal):
+    out = io.StringIO()
+    console = rich.console.Console(
+        file=out, force_terminal=terminal, width=120, color_system=None, _environ={"TERM": "xterm"}
+    )
+    with writers.progress(4, console=console, unit="prompt") as update:
+        update(4)
+    assert "prompts/s" in out.getvalue() and "step" not in out.getvalue()
+
+
 @pytest.mark.parametrize(("total", "start"), [(3, 0), (1, 0), (5, 5)])
 def test_short_and_finished_runs(total, start):
     assert len(shown(terminal=False, total=total, start=start).splitlines()) == total - start

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdd.claims import external
 from sdd.claims.compare import entropy_correlation, gather, missing_runs, token_entropy
 from sdd.claims.cure import c9, plane
 from sdd.claims.names import MARGIN as MARGIN
@@ -59,6 +60,7 @@ def compute(study: Study) -> dict[str, Claim]:
         claims[name] = _finish(study, name, claim, splits, missing)
         if name == "C9" and seeds:
             claims[name]["details"]["plane"] = plane(study, seeds, split, "harder")
+    claims["C6"] = external.compute(study)
     claims["C7"] = _compute_c7(study, split)
     claims["C8"] = c8(study)
     return dict(sorted(claims.items()))

@@ -18,6 +18,7 @@ STATEMENTS = {
     "C3": "On harder problems SDSD fails where GRPO, and GRPO + diversity, succeed",
     "C4": "Distinct correct strategies fall under SDSD, and pass@k falls with them",
     "C5": "Averaging over three demonstrations (K = 3) does not cure it",
+    "C6": "Demonstrations from outside, even diverse ones, do not cure it",
     "C7": "Token entropy does not tell: it rises while distinct strategies fall",
     "C8": "Log-ratios of right answers change as predicted from the start under SDSD, and not under RL",
     "C9": "A self-distillation step keeps SDSD's pass@1 and the strategies that GRPO + diversity keeps",

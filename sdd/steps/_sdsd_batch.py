@@ -1,5 +1,6 @@
 """What self-distillation takes from a batch, and what it logs beside its loss."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdd.losses.mean import Mean, masked_mean
-from sdd.steps.base import Graded, LossBatch
+from sdd.steps.base import Chosen, Graded, LossBatch
 from sdd.tasks.base import Task
+from sdd.teacher.context import contexts_with
 from sdd.teacher.demos import Demonstrations
 
 
@@ -33,6 +35,23 @@ def targets_of(graded: Graded, demos: Demonstrations) -> Targets:
     on_path_NxT = mask_NxT & (np.arange(mask_NxT.shape[1]) <= prefix_Nx1) & (prefix_Nx1 >= 0)
     off_path_NxT = mask_NxT & ~on_path_NxT & (prefix_Nx1 >= 0)
     return Targets(demos.weight_NxK, on_path_NxT, off_path_NxT, graded.grades.correct_N)
+
+
+def given(
+    task: Task, graded: Graded, index_NxK: np.ndarray, demonstration: Callable[[int, int], np.ndarray]
+) -> Chosen:
+    """What a method with demonstrations from outside the batch decides.
+
+    Args:
+      task, graded: as for ``StepDef.choose``.
+      index_NxK: numbers of the demonstrations of each rollout, -1 for none.
+      demonstration: ``(number of the prompt, number of the demonstration) -> int32 tokens``.
+    """
+    has_NxK = (index_NxK >= 0).astype(np.float32)
+    weight_NxK = has_NxK / np.maximum(has_NxK.sum(axis=1, keepdims=True), 1)
+    contexts = contexts_with(task, graded.examples, index_NxK, demonstration)
+    rows = {"demo_rows": Mean((weight_NxK.sum(axis=1) > 0).sum(), len(weight_NxK))}
+    return Chosen(targets_of(graded, Demonstrations(index_NxK, weight_NxK)), contexts, rows)
 
 
 def cut_metrics(task: Task, graded: Graded, index_NxK: np.ndarray) -> dict[str, Mean]:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from sdd import mesh as mesh_lib
+from sdd.config import RunConfig
 from sdd.losses.mean import Mean
 from sdd.mesh import BATCH, P
 from sdd.model import Model, lora
@@ -79,6 +80,8 @@ class StepDef(NamedTuple):
       begin: ``(params) -> teacher``, the teacher before the first step.
       after: ``(teacher, params) -> teacher``, after an update of the student; parameters
         come with adapters merged, so that an average is one of the product.
+      ready: ``(task, config) -> None``, before the first step that is left: raises ConfigError where the
+        method lacks what it needs of the task or of files.
       tutor: ``(teacher, params) -> params`` of the teacher that reads demonstrations;
         evaluations then also report its health. None: the method has no such teacher.
     """
@@ -90,6 +93,7 @@ class StepDef(NamedTuple):
     begin: Callable[[Params], Any] = lambda params: ()
     after: Callable[[Any, Params], Any] = lambda teacher, params: teacher
     tutor: Callable[[Any, Params], Params] | None = None
+    ready: Callable[[Task, RunConfig], None] = lambda task, config: None
 
 
 def init_state(step: StepDef, optimizer: optax.GradientTransformation, params: Params) -> TrainState:

@@ -1,13 +1,12 @@
-r"""Self-distillation from demonstrations that the task writes (OPSD, 2601.18734; SDFT, 2601.19897).
+r"""Self-distillation from demonstrations that the task writes (OPSD, 2601.18734).
 
 .. math:: L(\theta) = E_x E_{y \sim \pi_\theta} \frac{1}{|y|} \sum_t
     D(\pi_\theta(\cdot | x, y_{<t}),\; \mathrm{sg}\, \pi_\phi(\cdot | x, d^*, y_{<t}))
 
 as in :mod:`sdd.steps.sdsd`, but d* is a right answer of the data, the same for a whole group, so prompts
 that the policy never solves are taught, too. The defaults are those of OPSD's scripts: a teacher frozen at
-the start and the Jensen-Shannon divergence. SDFT has an average that moves by 0.01 an update
-(``teacher="ema"``, ``ema_decay=0.99``) and, in ports of its code, the forward KL. OPSD's clip of each
-token's divergence is not done here. Options that choose among rollouts do not apply.
+the start and the Jensen-Shannon divergence. OPSD's clip of each token's divergence is not done here.
+Options that choose among rollouts do not apply. Demonstrations of files: :mod:`sdd.steps.sdft`.
 """
 
 import dataclasses
@@ -15,13 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from sdd.losses.mean import Mean
 from sdd.steps import sdsd
-from sdd.steps._sdsd_batch import targets_of
+from sdd.steps._sdsd_batch import given
 from sdd.steps.base import Chosen, StepDef
-from sdd.teacher.context import pad_contexts
-from sdd.teacher.demos import Demonstrations
-from sdd.types import Contexts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +52,13 @@ def make(config: Config) -> StepDef:
     """Builds the method."""
 
     def choose(task, graded, rng_B) -> Chosen:
-        K, G = config.num_demos, graded.group_size
-        prompts, has_BxK = [], np.zeros((len(graded.examples), K), np.float32)
-        for b, (example, rng) in enumerate(zip(graded.examples, rng_B, strict=True)):
-            answers = written(task, example, rng, config.tries, K)
-            has_BxK[b, : len(answers)] = 1
-            answers += [np.zeros(0, np.int32)] * (K - len(answers))
-            prompts += [task.demonstration_prompt(example, answer) for answer in answers]
-        tokens, length = pad_contexts(task, prompts, task.demonstration_context_length)
-        tokens_BxKxD, length_BxK = tokens.reshape(len(has_BxK), K, -1), length.reshape(-1, K)
-        contexts = Contexts(np.repeat(tokens_BxKxD, G, 0), np.repeat(length_BxK.astype(np.int32), G, 0))
-        weight_NxK = np.repeat(has_BxK / np.maximum(has_BxK.sum(axis=1, keepdims=True), 1), G, 0)
-        demos = Demonstrations(np.full(weight_NxK.shape, -1, np.int32), weight_NxK)
-        rows = {"demo_rows": Mean((weight_NxK.sum(axis=1) > 0).sum(), len(weight_NxK))}
-        return Chosen(targets_of(graded, demos), contexts, rows)
+        answers_B = [
+            written(task, example, rng, config.tries, config.num_demos)
+            for example, rng in zip(graded.examples, rng_B, strict=True)
+        ]
+        numbers_K = np.arange(config.num_demos)
+        index_BxK = np.stack([np.where(numbers_K < len(answers), numbers_K, -1) for answers in answers_B])
+        index_NxK = np.repeat(index_BxK, graded.group_size, axis=0)
+        return given(task, graded, index_NxK, lambda prompt, number: answers_B[prompt][number])
 
     return sdsd.make(config)._replace(choose=choose)

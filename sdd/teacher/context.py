@@ -1,6 +1,6 @@
 """What a teacher reads: the prompt with a demonstration, before the student's own response."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,26 @@ def pad_contexts(task: Task, contexts: Sequence[np.ndarray], longest: int) -> tu
 def demonstration_contexts(
     task: Task, examples: Sequence[Example], rollouts: Rollouts, index_NxK: np.ndarray
 ) -> Contexts:
+    """The teacher's contexts where rollouts demonstrate; see `contexts_with`.
+
+    Args:
+      task: renders prompts.
+      examples: the B examples; row n belongs to example ``n // (N // B)``.
+      rollouts: the student's rollouts, as numpy arrays.
+      index_NxK: rows that demonstrate, -1 for none.
+    """
+    length_N = np.asarray(rollouts.mask_NxT).sum(axis=1)
+    return contexts_with(
+        task, examples, index_NxK, lambda prompt, row: rollouts.response_NxT[row, : length_N[row]]
+    )
+
+
+def contexts_with(
+    task: Task,
+    examples: Sequence[Example],
+    index_NxK: np.ndarray,
+    demonstration: Callable[[int, int], np.ndarray],
+) -> Contexts:
     """Builds the teacher's contexts; where there is no demonstration it reads the plain prompt.
 
     The student's response follows each context at the same column (contexts are
@@ -34,23 +54,20 @@ def demonstration_contexts(
     Args:
       task: renders prompts.
       examples: the B examples; row n belongs to example ``n // (N // B)``.
-      rollouts: the student's rollouts, as numpy arrays.
-      index_NxK: rows that demonstrate, -1 for none.
+      index_NxK: numbers of demonstrations, -1 for none.
+      demonstration: ``(number of the example, number of the demonstration) -> int32 tokens``.
 
     Raises:
       ValueError: a context is longer than ``task.demonstration_context_length``.
     """
     num_rollouts, num_demos = index_NxK.shape
     group_size = num_rollouts // len(examples)
-    length_N = np.asarray(rollouts.mask_NxT).sum(axis=1)
     rendered: dict[tuple[int, int], np.ndarray] = {}
-    for row, index in np.ndindex(num_rollouts, num_demos):
-        prompt, demo = row // group_size, int(index_NxK[row, index])
+    for row, k in np.ndindex(num_rollouts, num_demos):
+        prompt, demo = row // group_size, int(index_NxK[row, k])
         if (prompt, demo) not in rendered:
-            demonstration = (
-                rollouts.response_NxT[demo, : length_N[demo]] if demo >= 0 else np.zeros(0, np.int32)
-            )
-            rendered[prompt, demo] = task.demonstration_prompt(examples[prompt], demonstration)
+            shown = demonstration(prompt, demo) if demo >= 0 else np.zeros(0, np.int32)
+            rendered[prompt, demo] = task.demonstration_prompt(examples[prompt], shown)
     contexts = [
         rendered[row // group_size, int(index_NxK[row, k])] for row, k in np.ndindex(num_rollouts, num_demos)
     ]

@@ -10,6 +10,7 @@ from sdd import config
 
 ROOT = Path(__file__).parents[2]
 WRITER = runpy.run_path(str(ROOT / "docs" / "write_methods.py"))
+NEEDED = {"sdft": {"demonstrations": "demonstrations.jsonl"}}  # values that have no default
 NOT_THERE = {"base", "sft", "grpo", "grpo_diversity", "sdsd"}  # described by hand
 
 
@@ -25,7 +26,9 @@ def test_no_method_is_left_out():
 
 @pytest.mark.parametrize("name", WRITER["METHODS"])
 def test_defaults_work_in_an_experiment(name):
-    config.resolve(on_policy(f"sdd.steps.{name}"))
+    c = on_policy(f"sdd.steps.{name}")
+    c.step.update(NEEDED.get(name, {}))
+    config.resolve(c)
 
 
 WRONG = {
@@ -35,6 +38,7 @@ WRONG = {
     "simko": {"entropy_quantile": 1.5},
     "sdpo": {"num_demos": 9},
     "opsd": {"tries": 0},
+    "sdft": {"demonstrations": ""},
     "beta_opsd": {"beta": 0.0},
     "sc_sdpo": {"exponent": -1.0},
     "eopd": {"divergence": "js"},
