@@ -16,6 +16,7 @@ from sdd.claims.compare import (
     token_entropy,
 )
 from sdd.claims.runs import EvaluationRollouts, Run, Study
+from sdd.report.load import is_start
 from sdd.metrics.pass_at_k import powers_of_two
 from sdd.metrics.reduce import bootstrap_over_seeds
 
@@ -71,7 +72,17 @@ def final_rows(study: Study) -> dict[tuple[str, str], Row]:
 
 
 def _has_final(run: Run, split: str) -> bool:
-    return run.evaluation(split) is not None and run.rollouts_path(split).exists()
+    return run.evaluation(split) is not None and readable(run, split, run.last_step)
+
+
+def readable(run: Run, split: str, step: int) -> bool:
+    """Whether rollouts are there; of a run that is still being written, whether they can be read."""
+    if not run.tolerant:
+        return run.rollouts_path(split, step).exists()
+    try:
+        return bool(run.rollouts(split, step).prompt_ids)
+    except ValueError:
+        return False
 
 
 def _row(study: Study, method: str, split: str, rollouts: dict[int, EvaluationRollouts], k: int) -> Row:
@@ -164,7 +175,7 @@ def config_differences(study: Study) -> tuple[list[str], dict[str, list[Any]]]:
     """
     configs = {name: flatten(next(iter(study.of_method(name).values())).config) for name in study.methods}
     if len(configs) > 2:
-        configs.pop("warm_start", None)
-    keys = sorted(set().union(*configs.values()))
+        configs = {name: config for name, config in configs.items() if not is_start(name)}
+    keys = sorted({key for config in configs.values() for key in config})
     table = {key: [config.get(key) for config in configs.values()] for key in keys}
     return list(configs), {key: row for key, row in table.items() if any(v != row[0] for v in row)}
