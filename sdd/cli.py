@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from sdd.measure.command import HELP as MEASURE_HELP
 from sdd.plan.command import HELP as PLAN_HELP
+from sdd.report.command import HELP as REPORT_HELP
 from sdd.run import HELP as RUN_HELP
 from sdd.run import run
 from sdd.shell import EXIT_CODES, FINISHED, INTERRUPTED, USAGE, UsageError, prepare_environment, say
@@ -21,7 +21,7 @@ HELP = f"""sdd: on-policy self-distillation in JAX, and what it costs in diversi
 
 usage:
   sdd run CONFIG_FILE --workdir=DIR [--config.KEY=VALUE ...]   train, or run a study
-  sdd report DIR                                               write the report of a study or a run
+  sdd report RUN... [--out=FILE]                               the page of a study, of a run, or of several
   sdd measure FILE... [--baseline FILE...]                     metrics of rollouts that any program wrote
   sdd plan CONFIG_FILE --topology=T [--fit] [--json]           what it needs on chips that are not there
   sdd theory START_RUN END_RUN... --out=DIR                    where training must end, and where it did
@@ -35,20 +35,6 @@ examples:
   sdd convert runs/sdsd exported
 
 More of each: sdd COMMAND --help. Version: sdd --version.
-
-{EXIT_CODES}"""
-
-REPORT_HELP = f"""sdd report: writes the report of a study or of one run
-
-usage:
-  sdd report DIR
-
-  DIR   a study's folder (with seed_0/ ...): writes claims.json, figures/ and report.html there;
-        or a run's folder (with config.json): writes figures/ and report.html
-
-examples:
-  sdd report runs/study
-  sdd report runs/study/seed_0/sdsd_k1
 
 {EXIT_CODES}"""
 
@@ -69,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     commands = {
         "run": Command(RUN_HELP, run),
-        "report": Command(REPORT_HELP, report),
+        "report": Command(REPORT_HELP, partial(on_the_cpu, "sdd.report.command")),
         "measure": Command(MEASURE_HELP, partial(on_the_cpu, "sdd.measure.command")),
         "plan": Command(PLAN_HELP, partial(on_the_cpu, "sdd.plan.command")),
         "theory": Command(THEORY_HELP, partial(on_the_cpu, "sdd.theory.command")),
@@ -99,36 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return say(f"{error} (see sdd {name} --help)", USAGE)
     except KeyboardInterrupt:
         return say("interrupted", INTERRUPTED)
-
-
-def report(args: Sequence[str]) -> int:
-    """``sdd report``: returns the exit code.
-
-    Raises:
-      UsageError: not exactly one folder.
-    """
-    if len(args) != 1 or args[0].startswith("-"):
-        raise UsageError(f"sdd report takes one folder, and got {' '.join(args) or 'nothing'}")
-    folder = Path(args[0])
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {args[0]!r}")
-    prepare_environment(0)
-    import rich.console
-
-    import sdd.report
-
-    console = rich.console.Console()
-    write = (
-        sdd.report.write_run_report if (folder / "config.json").exists() else sdd.report.write_study_report
-    )
-    try:
-        write(folder, console)
-    except ValueError as error:
-        if "\n" in str(error):  # not one of the report's own, which are one line
-            raise
-        return say(str(error), USAGE)
-    print(folder / "report.html")
-    return FINISHED
 
 
 def on_the_cpu(module: str, args: Sequence[str]) -> int:

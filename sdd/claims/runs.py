@@ -306,9 +306,7 @@ def _read_json(path: Path, tolerant: bool = False) -> dict[str, Any]:
     return value
 
 
-def _records(
-    path: Path, required: tuple[str, ...] = (), tolerant: bool = False
-) -> Iterator[dict[str, Any]]:
+def _records(path: Path, required: tuple[str, ...] = (), tolerant: bool = False) -> Iterator[dict[str, Any]]:
     """Objects of a JSONL file; blank lines are skipped, and with ``tolerant`` those that are not one."""
     try:
         # Bytes, so that a character cut in half is a torn line like any other.

@@ -1,19 +1,20 @@
-"""Run folders and study folders -> claims, figures, tables, one HTML page, tables for the terminal."""
+"""Run folders and study folders -> claims, figures, tables, one HTML page, tables for the terminal.
+
+Everything is imported when it is used: `sdd.cli` reads this package for a help text, and
+whoever imports `sdd.study` may never draw.
+"""
+
+from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from sdd import claims as claims_lib
-from sdd.claims.runs import Study, load_run, load_study
-from sdd.report import load
-from sdd.writers import write_json_atomic
-
 if TYPE_CHECKING:
-    from sdd.report.page import Report
+    from rich.console import Console
+
+    from sdd.claims.runs import Study
 
 _PACKAGES = ("altair", "vl_convert")
 
@@ -33,6 +34,10 @@ def write_study_report(study_path: str | Path, console: Console | None = None) -
     Raises:
       ValueError: one line that names the missing or torn file.
     """
+    from sdd import claims as claims_lib
+    from sdd.claims.runs import load_study
+    from sdd.writers import write_json_atomic
+
     study = load_study(study_path)
     claims = claims_lib.compute(study)
     write_json_atomic(study.path / "claims.json", claims)
@@ -49,11 +54,9 @@ def write_run_report(run_path: str | Path, console: Console | None = None) -> Pa
     Raises:
       ValueError: one line that names the missing or torn file.
     """
-    run = load_run(run_path)
-    seed = run.config.get("seed", 0)
-    study = Study(run.path, {seed if isinstance(seed, int) else 0: {run.path.resolve().name: run}})
-    _write(study, {}, run.path / "report.html", console)
-    return run.path / "report.html"
+    from sdd.report import load
+
+    return _write(load.load_one_run(run_path), {}, Path(run_path) / "report.html", console)
 
 
 def write_report(paths: Sequence[str | Path], out: str | Path, console: Console | None = None) -> Path:
@@ -69,9 +72,10 @@ def write_report(paths: Sequence[str | Path], out: str | Path, console: Console 
     Raises:
       ValueError: one line that names the missing or torn file.
     """
+    from sdd.report import load
+
     study = load.load(paths)
-    _write(study, _claims(paths, study), Path(out), console)
-    return Path(out)
+    return _write(study, _claims(paths, study), Path(out), console)
 
 
 def page_of(paths: str | Path | Sequence[str | Path]) -> str:
@@ -85,7 +89,7 @@ def page_of(paths: str | Path | Sequence[str | Path]) -> str:
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
     require()
-    from sdd.report import page
+    from sdd.report import load, page
 
     study = load.load(paths, tolerant=True)
     try:
@@ -103,29 +107,36 @@ def missing() -> list[str]:
 def require() -> None:
     """Raises ModuleNotFoundError in one line where packages are missing."""
     if names := missing():
-        raise ModuleNotFoundError(f"a report needs {' and '.join(names)}; install them with: pip install 'sdd[report]'")
+        raise ModuleNotFoundError(
+            f"a report needs {' and '.join(names)}; install them with: pip install 'sdd[report]'"
+        )
 
 
 def _claims(paths: Sequence[str | Path], study: Study) -> dict[str, dict[str, Any]]:
+    from sdd import claims as claims_lib
+    from sdd.report import load
+
     alone = len(paths) == 1 and not load.is_run(Path(paths[0]))
     return claims_lib.compute(study) if alone else {}
 
 
-def _write(study: Study, claims: dict[str, dict[str, Any]], out: Path, console: Console | None) -> None:
-    # These import packages that are slow to import, and whoever imports sdd.study may never draw.
+def _write(study: Study, claims: dict[str, dict[str, Any]], out: Path, console: Console | None) -> Path:
     from sdd.report import summary, table
 
     if missing():
         if console is not None:
             table.print_study(study, summary.final_rows(study), claims, console)
-            console.print(f"no page: {' and '.join(missing())} not installed; pip install 'sdd[report]'", markup=False)
-        return
+            console.print(
+                f"no page: {' and '.join(missing())} not installed; pip install 'sdd[report]'", markup=False
+            )
+        return out
     from sdd.report import figures, page, tables
 
-    report: Report = page.gather(study, claims)
+    report = page.gather(study, claims)
     out.parent.mkdir(parents=True, exist_ok=True)
     figures.write(list(report.figures.values()), out.parent / "figures")
     tables.write(report.tables, out.parent / "tables")
     out.write_text(page.write_page(report), encoding="utf-8")
     if console is not None:
         table.print_study(study, report.rows, claims, console)
+    return out

@@ -59,9 +59,13 @@ class Looks(NamedTuple):
         if not self.legend:
             return None
         columns = 4 if self.many else min(5, len(self.styles))
-        numbered = {"labelExpr": "(indexof(methods, datum.label) + 1) + '  ' + datum.label"} if self.many else {}
+        numbered = (
+            {"labelExpr": "(indexof(methods, datum.label) + 1) + '  ' + datum.label"} if self.many else {}
+        )
         place: Any = {"orient": "bottom" if self.many else "top", "columns": columns, "title": None}
-        return alt.Legend(**place, symbolSize=LEGEND_SYMBOL, symbolOpacity=1, symbolStrokeWidth=1.6, **numbered)
+        return alt.Legend(
+            **place, symbolSize=LEGEND_SYMBOL, symbolOpacity=1, symbolStrokeWidth=1.6, **numbered
+        )
 
     def color(self) -> alt.Color:
         scale = alt.Scale(domain=self.labels, range=[style.color for style in self.styles])
@@ -83,7 +87,9 @@ IN_SPLITS = "indexof(splits, datum.split) >= 0"
 
 def pass_at_k(looks: Looks, splits: Sequence[str], ks: Sequence[int]) -> Spec:
     """pass@k against k, a panel a split, with 95 % bands."""
-    x = alt.X("k:Q", title="k", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=list(ks), format="d"))
+    x = alt.X(
+        "k:Q", title="k", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=list(ks), format="d")
+    )
     y = alt.Y("value:Q", title="pass@k", scale=alt.Scale(zero=False))
     tooltip = [alt.Tooltip("method:N"), alt.Tooltip("split:N"), alt.Tooltip("k:Q"), *_interval_tooltip()]
     layers = alt.layer(
@@ -115,7 +121,12 @@ def rows_of_metrics(looks: Looks, splits: Sequence[str], metrics: Sequence[str])
 
 
 def _steps(
-    looks: Looks, splits: Sequence[str], chosen: str, title: str, height: int, ends: tuple[bool, bool] = (True, True)
+    looks: Looks,
+    splits: Sequence[str],
+    chosen: str,
+    title: str,
+    height: int,
+    ends: tuple[bool, bool] = (True, True),
 ) -> Any:
     x = alt.X("step:Q", title="step" if ends[1] else None, axis=alt.Axis(tickCount=5, format="~s"))
     lines: Any = textwrap.wrap(title, 24) or None
@@ -142,7 +153,7 @@ def _steps(
 
 
 def small_multiples(
-    looks: Looks, name: str, panels: Sequence[str], description: str, runaways: bool = False
+    looks: Looks, name: str, panels: Sequence[str], description: str, bands: bool, runaways: bool
 ) -> Spec:
     """Metrics of training over steps, a panel a metric, each with its own axis; dotted lines are runaways."""
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=4, format="~s"))
@@ -155,7 +166,7 @@ def small_multiples(
     ]
     columns = min(3, len(panels))
     layers = [
-        _band(looks).transform_filter("datum.runaway == null").encode(x=x),
+        *([_band(looks).transform_filter("datum.runaway == null").encode(x=x)] if bands else []),
         alt.Chart()
         .transform_filter("datum.runaway == null")
         .mark_line(strokeWidth=1.5)
@@ -185,7 +196,9 @@ def small_multiples(
 def prompts(looks: Looks, splits: Sequence[str], quantities: Sequence[str]) -> Spec:
     """A point a prompt: the start against the end, a panel a method; below the line the method lost."""
     looks = looks._replace(legend=False)  # the panels have names
-    chosen = {axis: f"quantity == 'pass@1' ? datum.pass_{axis} : datum.distinct_{axis}" for axis in ("start", "end")}
+    chosen = {
+        axis: f"quantity == 'pass@1' ? datum.pass_{axis} : datum.distinct_{axis}" for axis in ("start", "end")
+    }
     x = alt.X("start:Q", title="at the start", axis=alt.Axis(tickCount=5))
     y = alt.Y("end:Q", title="at the end", axis=alt.Axis(tickCount=5, minExtent=36))
     tooltip = ["method", "split", "prompt", "text", "lost", "gained"]

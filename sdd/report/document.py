@@ -48,7 +48,9 @@ def document(
     sections = [
         html.tag(
             "section",
-            html.join([html.tag("h2", p.title, id=f"{p.anchor}-title"), *p.content]) if p.title else html.join(p.content),
+            html.join([html.tag("h2", p.title, id=f"{p.anchor}-title"), *p.content])
+            if p.title
+            else html.join(p.content),
             id=p.anchor,
             aria_labelledby=f"{p.anchor}-title" if p.title else None,
         )
@@ -92,7 +94,7 @@ def script_json(value: Any) -> str:
 
 
 def columns(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Records as columns, which take a fifth of the room: texts as numbers of a list, numbers with five digits."""
+    """Records as columns, in a fifth of the room: texts as numbers of a list, numbers with five digits."""
     packed: dict[str, Any] = {}
     for key in dict.fromkeys(key for record in records for key in record):
         values = [record.get(key) for record in records]

@@ -12,19 +12,19 @@ from sdd.report.summary import Row
 SCALE = 2.4  # of PNGs: about 2000 px, 7 inches at 300 dpi
 CAPTIONS = {
     "pass_at_k": "pass@k of the final models. Bands: 95 % bootstrap over prompts (and seeds, where several).",
-    "over_steps": "Evaluations during training. One seed: 95 % band over prompts; several: the mean, and a band from "
-    "the lowest to the highest seed. The last evaluation may have more prompts and samples than those before.",
-    "plane": "What each method traded. Arrows begin at the starting model; bars are 95 % intervals on both axes.",
-    "teacher": "Entropies and the teacher's health. Training curves are means over bins of steps; bands span the "
-    "seeds; a dotted line is a runaway. The teacher's accuracy is that of evaluations with a demonstration.",
+    "over_steps": "Evaluations during training. One seed: 95 % band over prompts; several: the mean, and a "
+    "band from the lowest to the highest seed. The last evaluation may have more prompts and samples.",
+    "plane": "What each method traded. Arrows begin at the starting model; bars are 95 % intervals.",
+    "teacher": "Entropies and the teacher's health. Training curves are means over bins of steps; bands "
+    "span the seeds; a dotted line is a runaway. The teacher's accuracy is that of evaluations with a demonstration.",
     "training": "Training. Means over bins of steps; bands span the seeds.",
-    "prompts": "Each point is a prompt of one seed. Below the line the method lost; a tooltip names what it lost.",
+    "prompts": "Each point is a prompt of one seed. Below the line the method lost; tooltips name what.",
     "timings": "Where a step's time goes: medians over the steps after the first tenth.",
 }
 
 
 class Figure(NamedTuple):
-    """A figure: ``spec`` with a legend, for paper; ``live`` without one, for the page; records of its data set."""
+    """``spec`` has a legend, for paper; ``live`` has none, for the page; ``records`` are its data set."""
 
     name: str
     caption: str
@@ -44,7 +44,7 @@ def figures(study: Study, rows: dict[tuple[str, str], Row]) -> list[Figure]:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """"png" and "svg" -> the file's bytes."""
+    """ "png" and "svg" -> the file's bytes."""
     import vl_convert
 
     spec = figure.spec | {"datasets": {figure.name: figure.records}}
@@ -74,7 +74,9 @@ def vl_version() -> str:
 def _pass_at_k(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
     records = series.pass_at_k(study, rows)
     ks = sorted({r["k"] for r in records})
-    return _figure("pass_at_k", study, records, lambda looks: charts.pass_at_k(looks, _splits(study, records), ks))
+    return _figure(
+        "pass_at_k", study, records, lambda looks: charts.pass_at_k(looks, _splits(study, records), ks)
+    )
 
 
 def _plane(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
@@ -105,7 +107,9 @@ def _over_steps(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None
 
 
 def _teacher(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
-    return _multiples("teacher", study, series.teacher(study), "Entropies and the teacher's health over steps")
+    return _multiples(
+        "teacher", study, series.teacher(study), "Entropies and the teacher's health over steps"
+    )
 
 
 def _training(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
@@ -117,7 +121,9 @@ def _prompts(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
     known = any(r["distinct_start"] is not None for r in records)  # else the task has no strategies
     strategies = metric_name(f"distinct_correct@{min((r['k'] for r in records), default=1)}")
     quantities = [strategies, "pass@1"] if known else ["pass@1"]
-    return _figure("prompts", study, records, lambda looks: charts.prompts(looks, _splits(study, records), quantities))
+    return _figure(
+        "prompts", study, records, lambda looks: charts.prompts(looks, _splits(study, records), quantities)
+    )
 
 
 def _timings(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
@@ -126,9 +132,13 @@ def _timings(study: Study, rows: dict[tuple[str, str], Row]) -> Figure | None:
 
 def _multiples(name: str, study: Study, records: list[dict[str, Any]], description: str) -> Figure | None:
     panels = list(dict.fromkeys(r["metric"] for r in records))
+    bands = any(r.get("low") is not None for r in records)
     runaways = any(r["runaway"] is not None for r in records)
     return _figure(
-        name, study, records, lambda looks: charts.small_multiples(looks, name, panels, description, runaways)
+        name,
+        study,
+        records,
+        lambda looks: charts.small_multiples(looks, name, panels, description, bands, runaways),
     )
 
 

@@ -34,7 +34,20 @@ def load(paths: Sequence[str | Path], tolerant: bool = False) -> Study:
         clash = any(taken[key] > 1 for key in _runs(study))
         for (seed, name), run in _runs(study).items():
             seeds.setdefault(seed, {})[f"{prefixes[folder]}/{name}" if clash else name] = run
-    return Study(Path(os.path.commonpath([folder.resolve() for folder in folders])), dict(sorted(seeds.items())))
+    return Study(
+        Path(os.path.commonpath([folder.resolve() for folder in folders])), dict(sorted(seeds.items()))
+    )
+
+
+def load_one_run(path: str | Path, tolerant: bool = False) -> Study:
+    """A run alone, as a study; `load` with an error that speaks of a run.
+
+    Raises:
+      ValueError: one line, as `sdd.claims.runs.load_run`.
+    """
+    run = load_run(path, tolerant)
+    seed = run.config.get("seed", 0)
+    return Study(run.path, {seed if isinstance(seed, int) else 0: {run.path.resolve().name: run}})
 
 
 def is_run(folder: Path) -> bool:
@@ -43,7 +56,7 @@ def is_run(folder: Path) -> bool:
 
 
 def start_of(study: Study, method: str) -> str | None:
-    """The method's starting model in the study, or None; ``a/grpo`` started from ``a/warm_start`` if it is there."""
+    """The method's starting model, or None; ``a/grpo`` started from ``a/warm_start`` if it is there."""
     prefix = method.rpartition("/")[0]
     names = (f"{prefix}/{START}", START) if prefix else (START,)
     return next((name for name in names if name in study.methods and name != method), None)
@@ -55,11 +68,7 @@ def is_start(method: str) -> bool:
 
 
 def _one(folder: Path, tolerant: bool) -> Study:
-    if is_run(folder):
-        run = load_run(folder, tolerant)
-        seed = run.config.get("seed", 0)
-        return Study(run.path, {seed if isinstance(seed, int) else 0: {run.path.resolve().name: run}})
-    return load_study(folder, tolerant)
+    return load_one_run(folder, tolerant) if is_run(folder) else load_study(folder, tolerant)
 
 
 def _runs(study: Study) -> dict[tuple[int, str], Run]:

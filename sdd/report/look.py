@@ -14,7 +14,7 @@ from sdd.progress import printable
 
 
 class Style(NamedTuple):
-    """Label for people, colour, length of dashes and gaps in px, and Vega-Lite's name of the point's shape."""
+    """Label for people, colour, lengths of dashes and gaps in px, Vega-Lite's name of the point's shape."""
 
     label: str
     color: str
@@ -111,7 +111,7 @@ def split_name(split: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """A metric's name for people: ``distinct_correct@32`` becomes "distinct correct strategies of 32 draws"."""
+    """A metric's name for people: ``distinct@32`` becomes "distinct strategies of 32 draws"."""
     if match := re.fullmatch(r"(distinct(?:_correct)?)@(\d+)", metric):
         return f"{match[1].replace('_', ' ')} strategies of {match[2]} draws"
     return METRICS.get(metric, shown(metric.replace("_", " ")))

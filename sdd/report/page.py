@@ -127,4 +127,10 @@ def _place(parts: list[Part]) -> int:
 def _list(lines: list[tuple[str, str]]) -> html.Markup:
     if not lines:
         return html.Markup("")
-    return html.tag("ul", html.join([html.tag("li", html.join([html.tag("strong", who), f": {text}"], "")) for who, text in lines]), "gains")
+    return html.tag(
+        "ul",
+        html.join(
+            [html.tag("li", html.join([html.tag("strong", who), f": {text}"], "")) for who, text in lines]
+        ),
+        "gains",
+    )

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdd.claims.compare import Interval, difference, distinct_correct_at, draws, pass_at
+from sdd.claims.compare import Interval, distinct_correct_at, draws, pass_at
 from sdd.claims.runs import EvaluationRollouts, Run, Study, shared_prompts
 from sdd.metrics.strategies import strategy_counts
 from sdd.progress import printable
 from sdd.report.load import is_start, start_of
 from sdd.report.look import labels, split_name
-from sdd.report.summary import readable
+from sdd.report.summary import intervals, readable
 
 Pair = tuple[EvaluationRollouts, EvaluationRollouts]
 MAX_POINTS = 6000
@@ -42,7 +42,7 @@ class Change(NamedTuple):
 
 
 def pairs(study: Study, method: str, split: str) -> dict[int, Pair]:
-    """Seed -> final rollouts of the starting model and of the method; without one, its own first evaluation."""
+    """Seed -> rollouts of the start (without a starting model: the run's first evaluation) and of the end."""
     found = {}
     start = start_of(study, method)
     for seed, run in study.of_method(method).items():
@@ -66,7 +66,7 @@ def changes(study: Study) -> list[Change]:
 
 
 def points(study: Study) -> list[dict[str, Any]]:
-    """A record a prompt, method and split, of the first seed that has the pair; of many prompts every n-th."""
+    """A record a prompt, method and split, of the first seed that has both; of many prompts every n-th."""
     names = labels(study.methods)
     methods = [method for method in study.methods if not is_start(method)]
     cells = [(m, s, pairs(study, m, s)) for s in study.splits for m in methods]
@@ -97,7 +97,10 @@ def lost_strategies(first: EvaluationRollouts, last: EvaluationRollouts) -> list
 
 def _change(method: str, split: str, found: dict[int, Pair]) -> Change:
     k = draws([r for pair in found.values() for r in pair])
-    cells = {seed: {"start": first, "end": last} for seed, (first, last) in found.items()}
+    quantities = {"pass_1": pass_at(1), "pass_k": pass_at(k), "distinct": distinct_correct_at(k)}
+    estimates = intervals(
+        [{name: of(last) - of(first) for name, of in quantities.items()} for first, last in found.values()]
+    )
     lost = {seed: lost_strategies(first, last) for seed, (first, last) in found.items()}
     gained = {seed: lost_strategies(last, first) for seed, (first, last) in found.items()}
     listed = all(first.listed and last.listed and first.strategies for first, last in found.values())
@@ -110,9 +113,7 @@ def _change(method: str, split: str, found: dict[int, Pair]) -> Change:
         seeds=tuple(found),
         k=k,
         num_prompts=sum(len(first.prompt_ids) for first, _ in found.values()),
-        pass_1=difference(cells, pass_at(1), "end", "start"),
-        pass_k=difference(cells, pass_at(k), "end", "start"),
-        distinct=difference(cells, distinct_correct_at(k), "end", "start"),
+        **estimates,
         lost=_share(lost) if listed else None,
         gained=_share(gained) if listed else None,
         most_lost=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),

@@ -17,7 +17,7 @@ from sdd.report.summary import Row
 
 Box = tuple[float, float, float, float]
 MARKER, HEAD = 7.0, 5.0  # px
-LETTER, LINE = 6.0, 12.0  # px that a letter and a line of a name take
+LETTER, LINE, GAP = 6.0, 12.0, 2.0  # px that a letter and a line of a name take, and between names
 
 
 class Frame(NamedTuple):
@@ -42,14 +42,18 @@ class Frame(NamedTuple):
 
 
 def points(study: Study, rows: dict[tuple[str, str], Row]) -> list[dict[str, Any]]:
-    """A record a method and split, with both intervals and where its arrow begins; none without strategies."""
+    """A record a method and split: both intervals and where its arrow begins; none without strategies."""
     names, records = labels(study.methods), []
     for (method, split), row in rows.items():
         x, y = (row.metrics[name] for name in ("pass@1", f"distinct_correct@{row.k}"))
         if x["value"] is None or y["value"] is None:
             continue
         origin = rows.get((start_of(study, method) or "", split))
-        from_ = [origin.metrics[name]["value"] for name in ("pass@1", f"distinct_correct@{row.k}")] if origin else []
+        from_ = (
+            [origin.metrics[name]["value"] for name in ("pass@1", f"distinct_correct@{row.k}")]
+            if origin
+            else []
+        )
         records.append(
             {
                 "method": names[method],
@@ -74,14 +78,16 @@ def frame(records: Sequence[dict[str, Any]], num_splits: int) -> Frame:
     width = WIDTH / num_splits - 24 if num_splits > 1 else WIDTH * 0.6
     ends = []
     for axis in "xy":
-        values = [r[key] for r in records for key in (axis, f"{axis}_low", f"{axis}_high") if r[key] is not None]
+        values = [
+            r[key] for r in records for key in (axis, f"{axis}_low", f"{axis}_high") if r[key] is not None
+        ]
         room = 0.09 * ((max(values) - min(values)) or 1.0)
         ends.append((min(values) - room, max(values) + room))
     return Frame(ends[0], ends[1], width, 300 if len({r["method"] for r in records}) > FEW else 250)
 
 
 def with_arrows(records: Sequence[dict[str, Any]], frame: Frame, many: bool) -> list[dict[str, Any]]:
-    """The records with the arrow's ends, its head and its turn, and where the name goes, in units of the axes."""
+    """The records with the arrow's ends, head and turn, and the name's place, in units of the axes."""
     done = []
     for split in dict.fromkeys(r["split"] for r in records):
         here = [r for r in records if r["split"] == split]
@@ -115,7 +121,11 @@ def _arrow(record: dict[str, Any], frame: Frame) -> dict[str, Any]:
 
 def _boxes(record: dict[str, Any], line: dict[str, Any], frame: Frame) -> list[Box]:
     """Small boxes along a record's arrow and intervals, which names should not cover."""
-    ends = [("tail_x", "tail_y", "tip_x", "tip_y"), ("x_low", "y", "x_high", "y"), ("x", "y_low", "x", "y_high")]
+    ends = [
+        ("tail_x", "tail_y", "tip_x", "tip_y"),
+        ("x_low", "y", "x_high", "y"),
+        ("x", "y_low", "x", "y_high"),
+    ]
     found = []
     for keys in ends:
         x0, y0, x1, y1 = ((record | line)[key] for key in keys)
@@ -135,7 +145,7 @@ def _places(
     taken = [(x - MARKER, y - MARKER, x + MARKER, y + MARKER) for x, y in pixels]
     places = []
     for (x, y), text in zip(pixels, texts, strict=True):
-        half, best = len(text) * LETTER / 2, None
+        half, best = len(text) * LETTER / 2 + GAP, None
         for candidate in _around(x, y, half):
             box = (candidate[0] - half, candidate[1] - LINE / 2, candidate[0] + half, candidate[1] + LINE / 2)
             outside = max(0, -box[0], -box[1], box[2] - frame.width, box[3] - frame.height)
@@ -199,7 +209,9 @@ def chart(looks: Looks, splits: Sequence[str], frame: Frame, k: int) -> Spec:
         .transform_filter(SHOWN)
         .transform_filter(IN_SPLITS)
     )
-    return finish(panels, looks, splits, "What each method traded: pass@1 against distinct correct strategies")
+    return finish(
+        panels, looks, splits, "What each method traded: pass@1 against distinct correct strategies"
+    )
 
 
 ENDS = ("", "_low", "_high")

@@ -1,4 +1,4 @@
-"""Parts of the page as HTML, from tables, figures and records. Every text from a file goes through `html.text`."""
+"""Parts of the page as HTML. Every text from a file goes through `html.text`."""
 
 import json
 from collections.abc import Sequence
@@ -42,10 +42,14 @@ def controls(study: Study) -> html.Markup:
     boxes = []
     for i, method in enumerate(study.methods):
         look = style(method, study.methods)
-        box = html.Markup(f'<input type="checkbox" class="method" checked value="{html.text(names[method])}">')
+        box = html.Markup(
+            f'<input type="checkbox" class="method" checked value="{html.text(names[method])}">'
+        )
         number = f"{i + 1}  " if len(study.methods) > 8 else ""
         boxes.append(html.tag("label", html.join([box, swatch(look), number + names[method]], " ")))
-    buttons = [html.tag("button", text, id=f"{text.lower()}-methods", type="button") for text in ("All", "None")]
+    buttons = [
+        html.tag("button", text, id=f"{text.lower()}-methods", type="button") for text in ("All", "None")
+    ]
     legend = html.tag("legend", "Methods")
     fieldset = html.tag("fieldset", html.join([legend, *boxes, html.tag("span", html.join(buttons), "both")]))
     splits = [html.tag("option", "all splits", value="")]
@@ -67,14 +71,28 @@ def swatch(look: Style) -> html.Markup:
 def figure(one: Figure, pickers: Sequence[object] = ()) -> html.Markup:
     """A place for the live figure, its caption and its downloads."""
     buttons = [
-        html.tag("button", kind, type="button", data_save=one.name, data_kind=kind.lower(), aria_label=f"{one.name} as {kind}")
+        html.tag(
+            "button",
+            kind,
+            type="button",
+            data_save=one.name,
+            data_kind=kind.lower(),
+            aria_label=f"{one.name} as {kind}",
+        )
         for kind in ("SVG", "PNG")
     ]
     place = html.tag(
-        "div", "", "chart", data_figure=one.name, role="img", aria_label=f"{one.live['description']}. {one.caption}"
+        "div",
+        "",
+        "chart",
+        data_figure=one.name,
+        role="img",
+        aria_label=f"{one.live['description']}. {one.caption}",
     )
     scroll = html.tag("div", place, "scroll", tabindex="0", role="region", aria_label=f"figure {one.name}")
-    caption = html.tag("figcaption", html.join([one.caption, " ", html.tag("span", html.join(buttons, " "), "both")], ""))
+    caption = html.tag(
+        "figcaption", html.join([one.caption, " ", html.tag("span", html.join(buttons, " "), "both")], "")
+    )
     bar = [html.tag("p", html.join(pickers, " "), "pickers")] if pickers else []
     return html.tag("figure", html.join([*bar, scroll, caption]))
 
@@ -91,7 +109,12 @@ def table(one: Table) -> html.Markup:
     head = html.tag("tr", html.join([html.tag("th", name, scope="col") for name in one.header], ""))
     methods = one.methods or ("",) * len(one.rows)
     body = [
-        html.tag("tr", html.join([html.tag("td", cell(value, one.signed)) for value in row], ""), data_method=method or None)
+        html.tag(
+            "tr",
+            html.join([html.tag("td", cell(value, one.signed)) for value in row], ""),
+            data_method=method or None,
+            data_split=row[0] if one.header[0] == "split" else None,
+        )
         for row, method in zip(one.rows, methods, strict=True)
     ]
     return _framed(one.name, one.caption, head, body)
@@ -127,9 +150,18 @@ def claims(found: dict[str, dict[str, Any]], one: Table) -> html.Markup:
 
 def _framed(name: str, caption: str, head: html.Markup, body: Sequence[html.Markup]) -> html.Markup:
     parts = [html.tag("caption", caption), html.tag("thead", head), html.tag("tbody", html.join(body))]
-    scroll = html.tag("div", html.tag("table", html.join(parts)), "scroll", tabindex="0", role="region", aria_label=caption)
+    scroll = html.tag(
+        "div", html.tag("table", html.join(parts)), "scroll", tabindex="0", role="region", aria_label=caption
+    )
     buttons = [
-        html.tag("button", text, type="button", data_table=name, data_kind=kind, aria_label=f"table {name} as {text}")
+        html.tag(
+            "button",
+            text,
+            type="button",
+            data_table=name,
+            data_kind=kind,
+            aria_label=f"table {name} as {text}",
+        )
         for text, kind in (("CSV", "csv"), ("LaTeX", "tex"))
     ]
     return html.join([scroll, html.tag("p", html.join(buttons, " "), "both")])
@@ -190,7 +222,9 @@ def configs(study: Study) -> list[html.Markup]:
         seed, run = next(iter(study.of_method(method).items()))
         summary = html.tag("summary", f"{names[method]}: the whole config (seed {seed})")
         whole = json.dumps(run.config, indent=1, ensure_ascii=True)
-        shown.append(html.tag("details", html.join([summary, html.tag("pre", html.text(whole, 60_000), tabindex="0")])))
+        shown.append(
+            html.tag("details", html.join([summary, html.tag("pre", html.text(whole, 60_000), tabindex="0")]))
+        )
     return shown
 
 
@@ -203,12 +237,13 @@ def environment(study: Study) -> html.Markup:
         versions = run.environment.get("versions")
         for key, value in (given | (versions if isinstance(versions, dict) else {})).items():
             found.setdefault(str(key), set()).add(str(value))
-    body = [html.tag("tr", html.join([html.tag("th", k, scope="row"), html.tag("td", ", ".join(sorted(v)))])) for k, v in found.items()]
+    body = [
+        html.tag("tr", html.join([html.tag("th", k, scope="row"), html.tag("td", ", ".join(sorted(v)))]))
+        for k, v in found.items()
+    ]
     return html.tag("table", html.tag("tbody", html.join(body))) if body else html.Markup("")
 
 
 def metrics(one: Figure) -> list[str]:
     """The metrics that a figure can show."""
     return list(dict.fromkeys(str(record["metric"]) for record in one.records))
-
-

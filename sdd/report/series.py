@@ -68,7 +68,7 @@ def evaluation_metrics(study: Study) -> list[str]:
 
 
 def training(study: Study, metrics: Sequence[str]) -> Records:
-    """Metrics of the train batches, as means over bins of steps; of several seeds mean, lowest and highest."""
+    """Metrics of the train batches, means over bins of steps; of several seeds mean, lowest and highest."""
     names, records = labels(study.methods), []
     for metric in metrics:
         for method in study.methods:
@@ -97,7 +97,7 @@ def teacher(study: Study) -> Records:
 
 
 def timings(study: Study) -> Records:
-    """Median seconds of a step and of its parts, over seeds and the steps after the first tenth (compilation)."""
+    """Median seconds of a step and its parts, over seeds and the steps after the first tenth (compiling)."""
     names, records = labels(study.methods), []
     for method in study.methods:
         steps = [t for run in study.of_method(method).values() for t in _warm(run)]

@@ -39,7 +39,10 @@ class Table(NamedTuple):
 
 
 def tables(
-    study: Study, rows: dict[tuple[str, str], Row], changes: Sequence[Change], claims: dict[str, dict[str, Any]]
+    study: Study,
+    rows: dict[tuple[str, str], Row],
+    changes: Sequence[Change],
+    claims: dict[str, dict[str, Any]],
 ) -> dict[str, Table]:
     """Name -> table, for those that have rows."""
     made = [
@@ -88,7 +91,8 @@ def pass_at_k(study: Study, rows: dict[tuple[str, str], Row]) -> Table:
     called = labels(study.methods)
     ks = sorted({k for row in rows.values() for k in row.curve})
     body: list[list[Cell]] = [
-        [split_name(split), called[method], *(row.curve.get(k) for k in ks)] for (method, split), row in rows.items()
+        [split_name(split), called[method], *(row.curve.get(k) for k in ks)]
+        for (method, split), row in rows.items()
     ]
     body.sort(key=lambda cells: [split_name(s) for s in study.splits].index(str(cells[0])))
     caption = "pass@k of the final models with 95 % intervals."
@@ -102,7 +106,8 @@ def change(study: Study, changes: Sequence[Change]) -> Table:
     ks = {c.k for c in changes}
     k = str(ks.pop()) if len(ks) == 1 else "k"
     rows: list[list[Cell]] = [
-        [split_name(c.split), called[c.method], c.num_prompts, c.pass_1, c.pass_k, c.distinct] for c in changes
+        [split_name(c.split), called[c.method], c.num_prompts, c.pass_1, c.pass_k, c.distinct]
+        for c in changes
     ]
     header = ("split", "method", "prompts", "pass@1", f"pass@{k}", f"distinct correct @{k}")
     caption = "Change from the start to the end, paired by prompt, with 95 % intervals."
@@ -119,8 +124,8 @@ def lost(study: Study, changes: Sequence[Change]) -> Table:
         rows.append([split_name(c.split), called[c.method], c.num_prompts, c.lost, c.gained, ", ".join(most)])
     header = ("split", "method", "prompts", "lost one", "gained one", "most often lost (at so many prompts)")
     caption = (
-        "Strategies lost and gained: shares of the prompts at which some strategy that was right at the start "
-        "never was at the end, and the reverse."
+        "Strategies lost and gained: shares of the prompts at which some strategy that was right at the "
+        "start never was at the end, and the reverse."
     )
     return Table("strategies", caption, header, rows, methods=tuple(str(cells[1]) for cells in rows))
 
@@ -131,7 +136,11 @@ def timings(study: Study) -> Table:
     for record in series.timings(study):
         by_method.setdefault(record["method"], {})[record["part"]] = record
     rows: list[list[Cell]] = [
-        [name, parts["sampling"]["total"], *(parts[part]["share"] for part in ("sampling", "update", "the rest"))]
+        [
+            name,
+            parts["sampling"]["total"],
+            *(parts[part]["share"] for part in ("sampling", "update", "the rest")),
+        ]
         for name, parts in by_method.items()
     ]
     header = ("method", "seconds a step", "sampling's share", "update's share", "the rest's share")
@@ -144,10 +153,13 @@ def settings(study: Study) -> Table:
     methods, differences = config_differences(study)
     called = labels(study.methods)
     rows: list[list[Cell]] = [
-        [key, *(None if value is None else str(value) for value in values)] for key, values in differences.items()
+        [key, *(None if value is None else str(value) for value in values)]
+        for key, values in differences.items()
     ]
     caption = "Settings that differ between the methods."
-    return Table("settings", caption, ("setting", *(called[m] for m in methods)), rows if len(methods) > 1 else [])
+    return Table(
+        "settings", caption, ("setting", *(called[m] for m in methods)), rows if len(methods) > 1 else []
+    )
 
 
 def happened(study: Study) -> Table:
@@ -197,13 +209,21 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     wide = [any(isinstance(row[i], dict) for row in table.rows) for i in range(len(table.header))]
     writer.writerow(
-        [n for name, three in zip(table.header, wide) for n in ([name, f"{name} low", f"{name} high"] if three else [name])]
+        [
+            n
+            for name, three in zip(table.header, wide)
+            for n in ([name, f"{name} low", f"{name} high"] if three else [name])
+        ]
     )
     for row in table.rows:
         cells: list[Any] = []
         for cell, three in zip(row, wide):
             if three:
-                cells += [(cell or {}).get(end) for end in ("value", "low", "high")] if not isinstance(cell, str) else []
+                cells += (
+                    [(cell or {}).get(end) for end in ("value", "low", "high")]
+                    if not isinstance(cell, str)
+                    else []
+                )
             else:
                 cells.append(printable(cell) if isinstance(cell, str) else cell)
         writer.writerow(cells)
@@ -212,7 +232,9 @@ def to_csv(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs tabular, for ``\\usepackage{booktabs}``; every text is escaped."""
-    kinds = [any(isinstance(row[i], dict | int | float) for row in table.rows) for i in range(len(table.header))]
+    kinds = [
+        any(isinstance(row[i], dict | int | float) for row in table.rows) for i in range(len(table.header))
+    ]
     lines = [
         f"% {printable(table.caption)}",
         rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in kinds)}}}",

@@ -44,7 +44,7 @@ def headline(claims: dict[str, dict[str, Any]]) -> str:
 
 
 def rose_and_cost(study: Study, changes: Sequence[Change]) -> list[tuple[str, str]]:
-    """What rose and what it cost on the first split: (about whom, sentence) on all, then on each if they are few."""
+    """What rose and what it cost on the first split: (about whom, sentence) of all, then of each of a few."""
     here = [c for c in changes if c.split == (study.splits[0] if study.splits else "")]
     here = [c for c in here if c.pass_1["value"] is not None]
     if not here:
@@ -59,7 +59,7 @@ def rose_and_cost(study: Study, changes: Sequence[Change]) -> list[tuple[str, st
 
 
 def signed(estimate: dict[str, Any]) -> str:
-    """"+0.338, 95 % +0.310 to +0.360"."""
+    """ "+0.338, 95 % +0.310 to +0.360"."""
     interval = html.ends(estimate, True)
     return html.number(estimate["value"], True) + (f", 95 % {interval}" if interval else "")
 
@@ -70,7 +70,9 @@ def _all(changes: Sequence[Change], called: dict[str, str]) -> str:
     known = [c for c in changes if c.distinct["value"] is not None]
     if known:
         fell = sum(below(c.distinct) for c in known)
-        parts.append(f"distinct correct strategies of {known[0].k} draws fell under {_count(fell, len(known))}")
+        parts.append(
+            f"distinct correct strategies of {known[0].k} draws fell under {_count(fell, len(known))}"
+        )
     sentence = " and ".join(parts) + "."
     if len(known) > 1:
         least, most = (f(known, key=lambda c: c.distinct["value"] or 0.0) for f in (max, min))

@@ -1,6 +1,6 @@
 """A real headless Chromium and pages to look at. Debian: apt-get install chromium; then make test-browser.
 
-SDD_SCREENSHOTS names a folder where screenshots are kept; without it they go where pytest keeps temporary files.
+SDD_SCREENSHOTS names a folder where screenshots are kept; by default where pytest keeps temporary files.
 """
 
 import importlib.util
@@ -27,7 +27,9 @@ def maker():
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by playwright."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-browser")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: make test-browser"
+    )
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
@@ -47,12 +49,14 @@ class Opened(NamedTuple):
 
 @pytest.fixture
 def open_page(browser):
-    """Opens a file from disk: ``open_page(path, theme="dark")``; what it asks for beside itself is recorded."""
+    """Opens a file from disk: ``open_page(path, theme="dark")``; records what it asks for beside itself."""
     contexts = []
 
     def opened(path: Path, theme: str = "light", **settings) -> Opened:
         viewport = {"width": WIDTH, "height": HEIGHT}
-        context = browser.new_context(color_scheme=theme, viewport=viewport, accept_downloads=True, **settings)
+        context = browser.new_context(
+            color_scheme=theme, viewport=viewport, accept_downloads=True, **settings
+        )
         contexts.append(context)
         page, requests, complaints = context.new_page(), [], []
         address = path.resolve().as_uri()

@@ -63,7 +63,7 @@
     }
     return out;
   }
-  const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false };
+  const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, logLevel: window.vega.Error };
   async function draw(place) {
     const name = place.dataset.figure;
     const spec = withData(page.figures[name].live, name);
@@ -107,6 +107,7 @@
   async function filter() {
     const values = parameters();
     for (const row of all("tr[data-method]")) row.hidden = !values.shown.includes(row.dataset.method);
+    for (const row of all("tr[data-split]")) row.hidden = row.hidden || !values.splits.includes(row.dataset.split);
     const count = values.shown.length + " of " + boxes.length + " methods shown";
     status.textContent = count + (split.value ? ", split " + split.value : "");
     remember(session, key, chosen);
