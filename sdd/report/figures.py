@@ -16,7 +16,7 @@ CAPTIONS = {
     "band from the lowest to the highest seed. The last evaluation may have more prompts and samples.",
     "plane": "What each method traded. Arrows begin at the starting model; bars are 95 % intervals.",
     "teacher": "Entropies and the teacher's health. Training curves are means over bins of steps; bands "
-    "span the seeds; a dotted line is a runaway. The teacher's accuracy is that of evaluations with a demonstration.",
+    "span the seeds; a dotted line is a runaway. Its accuracy is that of evaluations.",
     "training": "Training. Means over bins of steps; bands span the seeds.",
     "prompts": "Each point is a prompt of one seed. Below the line the method lost; tooltips name what.",
     "timings": "Where a step's time goes: medians over the steps after the first tenth.",

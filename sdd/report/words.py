@@ -50,11 +50,11 @@ def rose_and_cost(study: Study, changes: Sequence[Change]) -> list[tuple[str, st
     if not here:
         return []
     called = labels(study.methods)
-    start = "the starting model" if any(start_of(study, c.method) for c in here) else "their first evaluation"
+    start = "the starting model" if any(start_of(study, c.method) for c in here) else "the first evaluation"
     where = f"{split_name(here[0].split)}, against {start}"
     lines = [(f"{where[0].upper()}{where[1:]}", _all(here, called))] if len(here) > 1 else []
     if len(here) <= MOST_LINES:
-        lines += [(called[c.method], _one(c)) for c in here]
+        lines += [(called[c.method] if lines else f"{called[c.method]}, {where}", _one(c)) for c in here]
     return lines
 
 

@@ -6,8 +6,9 @@ SDD_SCREENSHOTS names a folder where screenshots are kept; by default where pyte
 import importlib.util
 import os
 import shutil
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -42,9 +43,16 @@ def browser():
 class Opened(NamedTuple):
     """An opened page; what it asked the network for and what it complained about, as lists that grow."""
 
-    page: object
+    page: Any
     requests: list
     complaints: list
+
+    def until(self, expression: str, seconds: float = 60) -> None:
+        """Waits until a JavaScript expression is true (the policy of our pages forbids wait_for_function)."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"not within {seconds} seconds: {expression}"
+            self.page.wait_for_timeout(50)
 
 
 @pytest.fixture

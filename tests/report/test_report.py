@@ -173,7 +173,7 @@ def test_run_report_of_an_unfinished_run(tmp_path, maker):
     path, out = printed(report.write_run_report, tmp_path / "my <b>method")
     text = path.read_text()
     assert "seed 0: step 50 of 300" in text and "my &lt;b&gt;method" in text and "<b>m" not in text
-    assert "pass@1 rose" in text  # its own first evaluation is the start
+    assert "in distribution, against the first evaluation</strong>: pass@1 " in text
     assert "unfinished" in out and (path.parent / "figures/over_steps.svg").exists()
 
 
@@ -294,7 +294,7 @@ def test_page_of_a_run_that_is_being_written(tmp_path, maker):
     folder.mkdir()
     (folder / "config.json").write_text('{"seed": 0, "train": {"num_steps"')
     assert "No final rollouts" in report.page_of(folder)
-    record = maker.row("a", "id", (3, 2, 0, 0, 0), 0.5, wrong=3)
+    record = maker.row("a", "id", (30, 2, 0, 0, 0), 0.5, wrong=32)
     maker.write_run(folder, {0: {"id": [record]}, 10: {"id": [record]}}, num_steps=300)
     for name in ("evaluations.jsonl", "metrics.jsonl", "events.jsonl", "timings.jsonl"):
         with (folder / name).open("a") as file:
