@@ -59,7 +59,7 @@ class Looks(NamedTuple):
         if not self.legend:
             return None
         columns = 4 if self.many else min(5, len(self.styles))
-        numbered = (
+        numbered: Any = (
             {"labelExpr": "(indexof(methods, datum.label) + 1) + '  ' + datum.label"} if self.many else {}
         )
         place: Any = {"orient": "bottom" if self.many else "top", "columns": columns, "title": None}

@@ -112,7 +112,8 @@ def bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, as vl_convert brings them."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(vl_version=vl_version()).replace("</script", "<\\/script")
+    make: Any = vl_convert.javascript_bundle  # its types ask for the snippet that has a default
+    return make(vl_version=vl_version()).replace("</script", "<\\/script")
 
 
 def asset(name: str) -> str:

@@ -77,7 +77,7 @@ def training(study: Study, metrics: Sequence[str]) -> Records:
             runs = study.of_method(method).values()
             last = max((m["step"] for run in runs for m in run.train_metrics()[-1:]), default=0)
             curves = {i: _binned(run, metric, last) for i, run in enumerate(runs)}
-            place = {"method": names[method], "metric": metric_name(metric)}
+            place: dict[str, Any] = {"method": names[method], "metric": metric_name(metric)}
             points = _over_seeds({i: curve for i, curve in curves.items() if curve})
             records += [place | point | {"runaway": None} for point in points]
             if points:

@@ -73,7 +73,8 @@ def final(study: Study, rows: dict[tuple[str, str], Row]) -> Table:
     """Methods and splits against the metrics of the final evaluations."""
     # k is shared within a split; a column exists where any split has the metric.
     names = list(dict.fromkeys(name for row in rows.values() for name in row.metrics))
-    called, body, methods = labels(study.methods), [], []
+    called, methods = labels(study.methods), []
+    body: list[list[Cell]] = []
     for split in dict.fromkeys(split for _, split in rows):
         for (method, s), row in rows.items():
             if s == split:
@@ -116,7 +117,8 @@ def change(study: Study, changes: Sequence[Change]) -> Table:
 
 def lost(study: Study, changes: Sequence[Change]) -> Table:
     """At how many prompts strategies were lost and gained, and which."""
-    called, rows = labels(study.methods), []
+    called = labels(study.methods)
+    rows: list[list[Cell]] = []
     for c in changes:
         if c.lost is None:
             continue
@@ -219,11 +221,8 @@ def to_csv(table: Table) -> str:
         cells: list[Any] = []
         for cell, three in zip(row, wide):
             if three:
-                cells += (
-                    [(cell or {}).get(end) for end in ("value", "low", "high")]
-                    if not isinstance(cell, str)
-                    else []
-                )
+                ends_of = cell if isinstance(cell, dict) else {}
+                cells += [ends_of.get(end) for end in ("value", "low", "high")]
             else:
                 cells.append(printable(cell) if isinstance(cell, str) else cell)
         writer.writerow(cells)

@@ -51,6 +51,7 @@ class Opened(NamedTuple):
         """Waits until a JavaScript expression is true (the policy of our pages forbids wait_for_function)."""
         end = time.monotonic() + seconds
         while not self.page.evaluate(expression):
+            assert self.complaints == []
             assert time.monotonic() < end, f"not within {seconds} seconds: {expression}"
             self.page.wait_for_timeout(50)
 

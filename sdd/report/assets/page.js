@@ -63,7 +63,7 @@
     }
     return out;
   }
-  const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, logLevel: window.vega.Error };
+  const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, logLevel: 1 }; // errors only
   async function draw(place) {
     const name = place.dataset.figure;
     const spec = withData(page.figures[name].live, name);
@@ -76,6 +76,7 @@
     const renderer = page.datasets[name].text ? "canvas" : "svg"; // a point a prompt is too much for SVG
     const tooltip = { theme: theme() ? "dark" : "light" };
     views.set(name, await window.vegaEmbed(place, spec, Object.assign({ renderer, tooltip }, options)));
+    for (const svg of place.querySelectorAll("svg")) svg.setAttribute("aria-hidden", "true"); // the place says it
   }
   // One after the other, those in view first: a study of many methods has much to draw.
   let last = Promise.resolve();
