@@ -80,7 +80,7 @@ def test_methods_and_splits_are_filtered_everywhere(open_page, study_page):
 def test_the_metric_is_picked(open_page, study_page):
     opened = open_page(study_page)
     page = draw_all(opened)
-    select = page.get_by_label("Metric")
+    select = page.locator("select[data-parameter=metric]")
     names = select.locator("option").all_inner_texts()
     assert "token entropy (nats)" in names and "pass@1" in names
     titles = page.locator("[data-figure=over_steps] .role-title-text")

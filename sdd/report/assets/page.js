@@ -66,6 +66,7 @@
   const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, logLevel: 1 }; // errors only
   async function draw(place) {
     const name = place.dataset.figure;
+    const label = place.getAttribute("aria-label");
     const spec = withData(page.figures[name].live, name);
     spec.config = merged(spec.config, config());
     for (const parameter of spec.params) {
@@ -76,7 +77,10 @@
     const renderer = page.datasets[name].text ? "canvas" : "svg"; // a point a prompt is too much for SVG
     const tooltip = { theme: theme() ? "dark" : "light" };
     views.set(name, await window.vegaEmbed(place, spec, Object.assign({ renderer, tooltip }, options)));
-    for (const svg of place.querySelectorAll("svg")) svg.setAttribute("aria-hidden", "true"); // the place says it
+    for (const svg of place.querySelectorAll("svg")) svg.setAttribute("aria-hidden", "true");
+    place.setAttribute("role", "img"); // one image with a description; vega would have it a document of marks
+    place.setAttribute("aria-label", label);
+    place.removeAttribute("aria-roledescription");
   }
   // One after the other, those in view first: a study of many methods has much to draw.
   let last = Promise.resolve();
