@@ -14,7 +14,10 @@ from sdd.report.tables import Table, to_csv, to_latex
 
 
 class Part(NamedTuple):
-    """A section: its anchor, its title, its content; ``listed`` is its name in the table of contents."""
+    """A section: its anchor, title and content; ``listed`` is its name in the table of contents.
+
+    Without a title the content is the section, with its own heading and anchor.
+    """
 
     anchor: str
     title: str
@@ -48,12 +51,12 @@ def document(
     sections = [
         html.tag(
             "section",
-            html.join([html.tag("h2", p.title, id=f"{p.anchor}-title"), *p.content])
-            if p.title
-            else html.join(p.content),
+            html.join([html.tag("h2", p.title, id=f"{p.anchor}-title"), *p.content]),
             id=p.anchor,
-            aria_labelledby=f"{p.anchor}-title" if p.title else None,
+            aria_labelledby=f"{p.anchor}-title",
         )
+        if p.title
+        else html.join(p.content)
         for p in parts
     ]
     body = [
