@@ -1,9 +1,9 @@
 """Is the loss of diversity general, and does it depend on scale? From folders of runs to numbers and words.
 
-A sweep's folder holds ``TASK/SIZE/seed_N/METHOD/``. Runs of the same task and
-seed have the same questions at every size, so differences between sizes are paired by prompt too. Intervals
-hold 95 %: a bootstrap over prompts, with several seeds a hierarchical one. Sizes are ordered by the parameters
-of their layers, embeddings left out (as in 2001.08361).
+A sweep's folder holds ``TASK/SIZE/seed_N/METHOD/``. Runs of the same task and seed have the same questions
+at every size, so differences between sizes are paired by prompt too. Intervals hold 95 %: a bootstrap over
+prompts, with several seeds a hierarchical one. Sizes are ordered by the parameters of their layers,
+embeddings left out (as in 2001.08361).
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def compute(folder: str | Path) -> Answer:
     """The numbers of every finished cell, the differences between sizes, and the answer in words.
 
     Returns:
-      ``cells`` (one a task and size, see `_cell`), ``trends`` (one a task with two sizes or more, see `_trend`),
-      ``paragraph``, and ``unfinished``, which says what is not there yet.
+      ``cells`` (one a task and size, see `_cell`), ``trends`` (one a task with two sizes or more, see
+      `_trends`), ``paragraph``, and ``unfinished``, which says what is not there yet.
 
     Raises:
       ValueError: one line, where there is no run at all or a run's file is broken.
@@ -113,9 +113,10 @@ def _studies(folder: Path) -> dict[tuple[str, str], Study]:
 def _cell(task: str, size: str, study: Study, seeds: Sequence[int], gathered: dict[str, Cells]) -> Answer:
     """A task and size: final numbers of each method, and SDSD's differences.
 
-    ``methods``: name -> ``pass@1``, ``pass@k``, ``distinct``, ``favourite`` (in distribution), ``harder_pass@1``,
-    ``harder_pass``, ``harder_distinct``. ``against_grpo`` and ``against_start``: the same of SDSD minus the other,
-    paired. k is 32, or what there are samples for. ``teacher``: SDSD's teacher accuracy at start and end.
+    ``methods``: name -> ``pass@1``, ``pass@k``, ``distinct``, ``favourite`` (in distribution),
+    ``harder_pass@1``, ``harder_pass``, ``harder_distinct``. ``against_grpo`` and ``against_start``: the same
+    of SDSD minus the other, paired. k is 32, or what there are samples for. ``teacher``: SDSD's teacher
+    accuracy with a demonstration, at start and end. ``runaway``: the seeds in which SDSD ran away.
     """
     rollouts = [r for cells in gathered.values() for runs in cells.values() for r in runs.values()]
     k = draws(rollouts)
@@ -178,7 +179,7 @@ def _teacher(runs: Sequence[Run], end: int) -> float | None:
 
 
 def _trends(cells: Sequence[Answer], gathered: dict[tuple[str, str], dict[str, Cells]]) -> list[Answer]:
-    """For each task: SDSD minus GRPO at the largest size, minus the same at the smallest, paired by prompt."""
+    """A task: SDSD minus GRPO at the largest size, minus the same at the smallest, paired by prompt."""
     trends = []
     for task in dict.fromkeys(cell["task"] for cell in cells):
         own = [cell for cell in cells if cell["task"] == task]
@@ -222,8 +223,8 @@ def _verdict(cells: Sequence[Answer], loss: str) -> str:
     start, _ = _count(cells, "against_start", loss)
     unclear = len(cells) - fewer - more
     return (
-        f"In {what} self-distillation ends below GRPO in {fewer} of {len(cells)} cells, above it in {more}, and "
-        f"{unclear} cannot be told apart; it ends below the start in {start}."
+        f"In {what} self-distillation ends below GRPO in {fewer} of {len(cells)} cells, above it in {more}, "
+        f"and {unclear} cannot be told apart; it ends below the start in {start}."
     )
 
 
@@ -268,6 +269,6 @@ def _trend_words(trend: Answer) -> str:
         else "does not differ clearly at the"
     )
     return (
-        f"In {trend['task']} the loss against GRPO {how} {trend['largest']} size (change from {trend['smallest']} to "
-        f"{trend['largest']}: {i['value']:+.2f} [{i['low']:+.2f}, {i['high']:+.2f}])."
+        f"In {trend['task']} the loss against GRPO {how} {trend['largest']} size (change from "
+        f"{trend['smallest']} to {trend['largest']}: {i['value']:+.2f} [{i['low']:+.2f}, {i['high']:+.2f}])."
     )

@@ -103,8 +103,8 @@ def _generate(rules: Rules, wanted: int, seed: int, split: str) -> list[Example]
         barren += 1
         if barren > _MAX_BARREN_DRAWS:
             raise ValueError(
-                f"{rules.name}: found only {len(found)} distinct questions of the {wanted} asked for in split "
-                f"{split!r}; ask for fewer, or allow more"
+                f"{rules.name}: found only {len(found)} distinct questions of the {wanted} asked for in "
+                f"split {split!r}; ask for fewer, or allow more"
             )
         if example is None:
             continue
@@ -130,7 +130,7 @@ def make_demonstration_prompt(rules: Rules) -> Callable[[Example, np.ndarray], n
     """Returns ``(example, demonstration) -> int32``, the prompt that shows an answer."""
 
     def demonstration_prompt(example: Example, demonstration: np.ndarray) -> np.ndarray:
-        """The demonstration ends at its first <eos>, which is not shown; an empty one gives the plain prompt."""
+        """The demonstration is shown up to its first <eos>; an empty one gives the plain prompt."""
         shown = np.asarray(demonstration, np.int32)
         stops = np.flatnonzero(shown == EOS)
         shown = shown[: stops[0]] if stops.size else shown

@@ -8,12 +8,12 @@ arithmetic. The answer is in prefix notation, so the operator, which is the stra
 operator is broken in a question where no two of its numbers reach the target by it.
 
 Splits: "train" and "id" alike, each operator broken with `Config.break_probability`; "harder", where the
-operator that the base policy likes best is broken and the others are broken more often. In every question some
-operator reaches the target.
+operator that the base policy likes best is broken and the others are broken more often. In every question
+some operator reaches the target.
 
-The base policy, which a warm start imitates, picks an operator by `Config.logits` whether or not it is
-broken (then it takes any two numbers), and errs in each number with probability `Config.noise`. So it is right
-about as often with each operator.
+The base policy, which a warm start imitates, picks an operator by `Config.logits` whether or not it is broken
+(then it takes any two numbers), and errs in each number with probability `Config.noise`. So it is right about
+as often with each operator.
 
 After reasoning-gym's ``countdown`` (whose verifier agrees, see the tests), with two numbers of several.
 """

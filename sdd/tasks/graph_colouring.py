@@ -7,9 +7,9 @@ An edge is listed once, the node that comes later in the answer first. A fixed n
 colour. The strategy is the partition of the nodes, which colours name: "ABACB" puts the first and the third
 node together, and the second and the fifth.
 
-Splits: "train" and "id" alike, where a node is fixed to any colour with `Config.fix_probability`; "harder", where
-a node is fixed to a colour that one of its neighbours has in the favourite colouring, the one that takes the
-favourite colour wherever an edge does not forbid it. Every question has a right answer.
+Splits: "train" and "id" alike, where a node is fixed to any colour with `Config.fix_probability`; "harder",
+where a node is fixed to a colour that one of its neighbours before has in the favourite colouring, the one
+that takes the best liked colour wherever an edge does not forbid it. Every question has a right answer.
 
 The base policy, which a warm start imitates, goes from node to node, takes a colour by `Config.logits` among
 those that no neighbour before has, does not look ahead to fixed nodes, and errs with `Config.noise` by taking
@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -142,20 +143,15 @@ def _colourings(num_nodes: int) -> np.ndarray:
 
 
 def _draw(config: Config, rng: np.random.Generator, split: str) -> dict | None:
-    """A question; None to be drawn again.
-
-    ``nodes`` names; ``edges`` pairs of places (later, earlier); ``fixed`` {place: colour}; ``earlier``, of each
-    place the neighbours before it; ``right_AxV`` the right colourings.
-    """
+    """A question, see `question`; None to be drawn again."""
     V = config.num_nodes
     nodes = tuple(rng.permutation(config.num_names)[:V].tolist())
     all_edges = [(v, u) for v in range(V) for u in range(v)]
     chosen = rng.permutation(len(all_edges))[: int(rng.integers(config.min_edges, config.max_edges + 1))]
     edges = [all_edges[i] for i in chosen]
-    earlier = tuple(tuple(u for v, u in edges if v == place) for place in range(V))
     fixed: dict[int, int] = {}
     if split == "harder":
-        favourite = _favourite(config, earlier)
+        favourite = _favourite(config, _earlier(V, edges))
         place = int(rng.integers(V))
         near = [u for edge in edges for u in edge if place in edge and u != place]
         # Conflicts with a node before it, which the base policy has coloured without looking ahead.
@@ -165,6 +161,23 @@ def _draw(config: Config, rng: np.random.Generator, split: str) -> dict | None:
         fixed = {place: favourite[before[int(rng.integers(len(before)))]]}
     elif rng.random() < config.fix_probability:
         fixed = {int(rng.integers(V)): int(rng.integers(len(COLOURS)))}
+    return question(nodes, edges, fixed)
+
+
+def question(
+    nodes: Sequence[int], edges: Sequence[tuple[int, int]], fixed: dict[int, int]
+) -> dict[str, Any] | None:
+    """Returns the question of a graph, without a ``prompt_id``; None where no colouring is right.
+
+    Args:
+      nodes: V numbers of names, in the order of the answer.
+      edges: pairs of places in ``nodes``, the later one first.
+      fixed: place -> index into `COLOURS`.
+
+    Returns:
+      The same, and ``earlier``: of each place the neighbours before it; ``right_AxV``: the right colourings.
+    """
+    V = len(nodes)
     all_AxV = _colourings(V)
     keep_A = np.ones(len(all_AxV), bool)
     for v, u in edges:
@@ -173,15 +186,18 @@ def _draw(config: Config, rng: np.random.Generator, split: str) -> dict | None:
         keep_A &= all_AxV[:, place] == colour
     if not keep_A.any():
         return None
-    key = (nodes, tuple(sorted(edges)), tuple(fixed.items()))
     return {
         "nodes": nodes,
         "edges": edges,
         "fixed": fixed,
-        "earlier": earlier,
+        "earlier": _earlier(V, edges),
         "right_AxV": all_AxV[keep_A],
-        "key": key,
+        "key": (nodes, tuple(sorted(edges)), tuple(fixed.items())),
     }
+
+
+def _earlier(num_nodes: int, edges: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(u for v, u in edges if v == place) for place in range(num_nodes))
 
 
 def _favourite(config: Config, earlier: Sequence[Sequence[int]]) -> list[int]:
