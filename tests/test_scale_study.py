@@ -22,8 +22,8 @@ def changed(study, *args):
 def test_every_task_has_three_sizes_and_all_methods(study):
     cells = study.resolve(study.get_config())
     tasks, sizes = zip(*cells)
-    assert sorted(set(tasks)) == ["concept_graph", "countdown", "graph_colouring"]
-    assert len(cells) == 9 and all(sizes.count(size) == 3 for size in ("small", "middle", "large"))
+    assert sorted(set(tasks)) == ["arithmetic", "concept_graph", "countdown", "graph_colouring"]
+    assert len(cells) == 12 and all(sizes.count(size) == 4 for size in ("small", "middle", "large"))
     for (task, _), runs in cells.items():
         assert list(runs) == ["warm_start", "grpo", "sdsd_k1", "grpo_diversity"]
         assert {run.task.name for run in runs.values()} == {f"sdd.tasks.{task}"}

@@ -41,7 +41,7 @@ def resolve(study: ml_collections.ConfigDict) -> dict:
     """
     from sdd import config
 
-    known = {"tasks": TASKS, "sizes": SIZES, "methods": METHODS}
+    known = {"tasks": tuple(TASKS), "sizes": tuple(SIZES), "methods": METHODS}
     for key, valid in known.items():
         for name in study[key]:
             if name not in valid:

@@ -9,6 +9,7 @@ TASKS = {
     "concept_graph": "sdd.tasks.concept_graph",
     "countdown": "sdd.tasks.countdown",
     "graph_colouring": "sdd.tasks.graph_colouring",
+    "arithmetic": "sdd.tasks.arithmetic",
 }
 SIZES = {"small": (2, 48), "middle": (3, 64), "large": (4, 96)}  # layers, width
 METHODS = ("grpo", "sdsd_k1", "grpo_diversity")

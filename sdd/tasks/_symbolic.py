@@ -52,7 +52,9 @@ class Rules(NamedTuple):
     Attributes:
       name: the task's name, for errors.
       draw: ``(rng, split) -> example`` without its ``prompt_id``; None where the draw has to be rejected.
-      body: ``example -> the words of the question``; equal bodies up to order are the same question.
+        Questions with equal ``key`` and equal words, in any order, are the same; those with an equal
+        ``group``, if there is one, are of the same split.
+      body: ``example -> the words of the question``.
       base: ``(example, rng) -> one answer of the base policy``, without <eos>.
       right: ``example -> Right``.
       follow: chance that an answer to a demonstration prompt is the demonstrated one.
@@ -109,12 +111,17 @@ def _generate(rules: Rules, wanted: int, seed: int, split: str) -> list[Example]
         if example is None:
             continue
         words = np.sort(np.array(rules.body(example), "<i4")).tobytes() + repr(example["key"]).encode()
-        digest = hashlib.blake2b(words, digest_size=16).digest()
-        if digest[0] % _NUM_BUCKETS in _BUCKETS[split] and digest not in seen:
+        digest = _digest(words)
+        place = _digest(repr(example["group"]).encode()) if "group" in example else digest
+        if place[0] % _NUM_BUCKETS in _BUCKETS[split] and digest not in seen:
             seen.add(digest)
             found.append({"prompt_id": f"{split}/{len(found)}", **example})
             barren = 0
     return found
+
+
+def _digest(words: bytes) -> bytes:
+    return hashlib.blake2b(words, digest_size=16).digest()
 
 
 def make_prompt(rules: Rules) -> Callable[[Example], np.ndarray]:
