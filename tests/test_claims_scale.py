@@ -82,8 +82,10 @@ def test_numbers_of_a_cell(tmp_path):
     half = 1.96 * 1 / np.sqrt(16)
     assert grpo["distinct"]["low"] == pytest.approx(-2 - half, abs=0.25)
     assert answer["trends"] == []
-    assert "below GRPO in 1 of 1 cells, above it in 0, and 0 cannot" in answer["paragraph"]
-    assert "at every size in t" in answer["paragraph"] and "ran away in t small" in answer["paragraph"]
+    text = answer["paragraph"]
+    assert text.startswith("1 cells of 1 task, 2 seeds each.") and text.endswith("ran away in t small.")
+    assert "strategies self-distillation ends below GRPO in 1 of 1 cells, above it in 0, and in 0" in text
+    assert "pass@4 on harder questions" in text and "t, SDSD minus GRPO: -2.00 [" in text
 
 
 def test_sizes_are_paired_by_prompt_and_the_trend_is_named(tmp_path):
@@ -97,8 +99,11 @@ def test_sizes_are_paired_by_prompt_and_the_trend_is_named(tmp_path):
     # At the largest size nothing was lost, at the smallest 2 of 3.
     assert trend["change"]["distinct"]["value"] == 2.0 and trend["change"]["distinct"]["low"] > 0
     text = answer["paragraph"]
-    assert "smaller at the big size" in text and "at some sizes in t; at no size in u" in text
-    assert "below GRPO in 1 of 3 cells, above it in 0, and 2 cannot" in text
+    assert "from tiny to big the loss shrinks, by +2.00 [" in text and text.count("from tiny to big") == 2
+    assert "u, SDSD minus GRPO: +0.00 [+0.00, +0.00] (tiny)." in text
+    assert "below GRPO in 1 of 3 cells, above it in 0, and in 2 they cannot" in text
+    write_cell(tmp_path / "u" / "big", NARROW, layers=4)
+    assert "the loss grows, by -2.00 [" in scale.compute(tmp_path)["paragraph"]
 
 
 def test_the_diversity_bonus_is_shown_where_it_is_there(tmp_path):

@@ -77,17 +77,19 @@ def layer_parameters(model: dict[str, Any]) -> int:
 
 def paragraph(answer: Answer) -> str:
     """The answer in words; every number in it is one of ``answer``'s."""
-    cells = answer["cells"]
+    cells, trends = answer["cells"], answer["trends"]
     if not cells:
         return "No cell is finished yet."
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
     seeds = sorted({len(cell["seeds"]) for cell in cells})
+    counts = " to ".join(str(n) for n in sorted({seeds[0], seeds[-1]}))
     text = [
-        f"{len(cells)} cells of {len(tasks)} tasks, {' to '.join(map(str, _ends(seeds)))} seeds each.",
-        *(_verdict(cells, loss) for loss in LOSSES),
-        _general(cells),
+        f"{len(cells)} cells of {len(tasks)} task{'s' * (len(tasks) > 1)}, {counts} "
+        f"seed{'s' * (seeds[-1] > 1)} each."
     ]
-    text += [_trend_words(trend) for trend in answer["trends"]]
+    for loss, name in LOSSES.items():
+        what = name.replace("@k", f"@{min(cell['k'] for cell in cells)}")
+        text += [_verdict(cells, loss, what), *(_by_task(cells, trends, task, loss) for task in tasks)]
     ran_away = [f"{c['task']} {c['size']}" for c in cells if c["runaway"]]
     if ran_away:
         text.append(f"A self-distillation run ran away in {', '.join(ran_away)}.")
@@ -207,68 +209,29 @@ def _change(ends: Sequence[dict[str, Cells]], seeds: Sequence[int], split: str, 
 # ---- words ----------------------------------------------------------------------------------------------
 
 
-def _ends(numbers: Sequence[int]) -> list[int]:
-    return sorted({numbers[0], numbers[-1]})
-
-
-def _count(cells: Sequence[Answer], against: str, loss: str) -> tuple[int, int]:
-    """Cells whose interval lies below 0, and above."""
-    found = [cell[against][loss] for cell in cells]
-    return sum(below(i) for i in found), sum(above(i) for i in found)
-
-
-def _verdict(cells: Sequence[Answer], loss: str) -> str:
-    what = LOSSES[loss].replace("@k", f"@{min(cell['k'] for cell in cells)}")
-    fewer, more = _count(cells, "against_grpo", loss)
-    start, _ = _count(cells, "against_start", loss)
-    unclear = len(cells) - fewer - more
+def _verdict(cells: Sequence[Answer], loss: str, what: str) -> str:
+    grpo, start = ([cell[against][loss] for cell in cells] for against in ("against_grpo", "against_start"))
+    fewer, more = sum(map(below, grpo)), sum(map(above, grpo))
     return (
         f"In {what} self-distillation ends below GRPO in {fewer} of {len(cells)} cells, above it in {more}, "
-        f"and {unclear} cannot be told apart; it ends below the start in {start}."
+        f"and in {len(cells) - fewer - more} they cannot be told apart; it ends below the start in "
+        f"{sum(map(below, start))}."
     )
 
 
-def _general(cells: Sequence[Answer]) -> str:
-    by_task: dict[str, list[Answer]] = {}
-    for cell in cells:
-        by_task.setdefault(cell["task"], []).append(cell)
-    parts = []
-    for task, own in by_task.items():
-        values = [cell["against_grpo"]["distinct"] for cell in own]
-        shown = ", ".join(
-            f"{v['value']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}] ({c['size']})"
-            for v, c in zip(values, own)
-        )
-        parts.append(f"{task} {shown}")
-    lost = [task for task, own in by_task.items() if _count(own, "against_grpo", "distinct")[0] == len(own)]
-    partly = [
-        task
-        for task, own in by_task.items()
-        if task not in lost and _count(own, "against_grpo", "distinct")[0]
-    ]
-    none = [task for task in by_task if task not in lost and task not in partly]
-    says = [
-        f"{words} {', '.join(which)}"
-        for words, which in (
-            ("at every size in", lost),
-            ("at some sizes in", partly),
-            ("at no size in", none),
-        )
-        if which
-    ]
-    return f"Fewer strategies than GRPO: {'; '.join(says)}. SDSD minus GRPO: {'; '.join(parts)}."
+def _by_task(cells: Sequence[Answer], trends: Sequence[Answer], task: str, loss: str) -> str:
+    own = [cell for cell in cells if cell["task"] == task]
+    shown = ", ".join(f"{_shown(cell['against_grpo'][loss])} ({cell['size']})" for cell in own)
+    text = f"{task}, SDSD minus GRPO: {shown}"
+    for trend in trends:
+        if trend["task"] == task:
+            change = trend["change"][loss]
+            how = "grows" if below(change) else "shrinks" if above(change) else "does not change clearly"
+            text += f"; from {trend['smallest']} to {trend['largest']} the loss {how}, by {_shown(change)}"
+    return f"{text}."
 
 
-def _trend_words(trend: Answer) -> str:
-    i = trend["change"]["distinct"]
-    how = (
-        "is larger at the"
-        if below(i)
-        else "is smaller at the"
-        if above(i)
-        else "does not differ clearly at the"
-    )
-    return (
-        f"In {trend['task']} the loss against GRPO {how} {trend['largest']} size (change from "
-        f"{trend['smallest']} to {trend['largest']}: {i['value']:+.2f} [{i['low']:+.2f}, {i['high']:+.2f}])."
-    )
+def _shown(i: dict[str, Any]) -> str:
+    if i["value"] is None:
+        return "undefined"
+    return f"{i['value']:+.2f} [{i['low']:+.2f}, {i['high']:+.2f}]"
