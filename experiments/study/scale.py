@@ -5,9 +5,9 @@ seed has a warm start and every method from it; ``scale.json`` and ``scale.png``
 stopped goes on with the same command. The seeds come one after the other, and after each cell the answer is
 written anew.
 
-    under an hour              --config.quick=True --seeds=2
-    overnight on two cores     --seeds=3
-    a part of it               --config.tasks=countdown --config.sizes=small,large
+    a first answer        --config.quick=True
+    more seeds            --seeds=3
+    a part of it          --config.tasks=countdown --config.sizes=small,large
 """
 
 import dataclasses
