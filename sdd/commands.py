@@ -35,11 +35,9 @@ COMMANDS = {
         "sdd watch runs/smoke",
     ),
     "report": Command(
-        "sdd.cli",
-        "write the report of a study or a run",
+        "sdd.report.command",
+        "write the report of a study, a run or several",
         "sdd report runs/study",
-        help="REPORT_HELP",
-        run="report",
     ),
     "eval": Command(
         "sdd.sample.command",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdd import cli, shell
+from sdd import cli, report, shell
 
 STUB = """
 import dataclasses
@@ -223,7 +223,8 @@ def test_usage(folder, capsys):
     assert "no folder" in refusal(capsys, "run", str(folder / "no" / "one.py"), "--workdir=out")
     line = refusal(capsys, "rum")
     assert "'rum'" in line and "nearest: run" in line and "valid: run, watch" in line
-    assert "takes one folder" in refusal(capsys, "report")
+    assert "no folder is given" in refusal(capsys, "report")
+    assert "several folders need --out" in refusal(capsys, "report", str(folder), str(folder))
     assert "no folder" in refusal(capsys, "report", str(folder / "nothing"))
     assert cli.main([]) == 2
     assert "usage:" in capsys.readouterr().err
@@ -265,21 +266,19 @@ def test_a_config_error_of_the_loop_is_usage_and_a_failure_is_not(folder, loop, 
 
 def test_report_of_a_study_and_of_a_run(folder, monkeypatch, capsys):
     calls = []
-    module = types.ModuleType("sdd.report")
-    module.write_study_report = lambda path, console: calls.append(("study", path))
-    module.write_run_report = lambda path, console: calls.append(("run", path))
-    monkeypatch.setitem(sys.modules, "sdd.report", module)
-    monkeypatch.setattr("sdd.report", module, raising=False)
+    page = folder / "report.html"
+    monkeypatch.setattr(report, "write_study_report", lambda path, console: calls.append(("study", path)))
+    monkeypatch.setattr(report, "write_run_report", lambda path, console: calls.append(("run", path)) or page)
     assert cli.main(["report", str(folder)]) == 0
     (folder / "config.json").write_text("{}")
     assert cli.main(["report", str(folder)]) == 0
     assert calls == [("study", folder), ("run", folder)]
-    assert str(folder / "report.html") in capsys.readouterr().out
+    assert str(page) in capsys.readouterr().out
 
     def refuse(path, console):
         raise ValueError("no metrics.jsonl")
 
-    module.write_run_report = refuse
+    monkeypatch.setattr(report, "write_run_report", refuse)
     assert "no metrics.jsonl" in refusal(capsys, "report", str(folder))
 
 

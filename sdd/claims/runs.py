@@ -36,6 +36,8 @@ class EvaluationRollouts:
       strategies: names, sorted; the numbering is this file's own.
       token_entropy_BxN: float64, nats, mean over the tokens of a rollout.
       num_tokens_BxN: int32.
+      listed: False where there are too many strategies to list: ``strategies`` are then
+        numbers within a prompt, which mean nothing in another file.
     """
 
     prompt_ids: tuple[str, ...]
@@ -44,6 +46,7 @@ class EvaluationRollouts:
     strategies: tuple[str, ...]
     token_entropy_BxN: np.ndarray
     num_tokens_BxN: np.ndarray
+    listed: bool = True
 
     @property
     def num_samples(self) -> int:
@@ -71,6 +74,7 @@ class Run:
       evaluations: one record a (step, split), sorted by step then as written; of
         repeated ones (a resumed run) the last.
       events: records of ``events.jsonl``; empty where the file is not there.
+      tolerant: lines that cannot be read are left out, since the run is still being written.
     """
 
     path: Path
@@ -78,6 +82,7 @@ class Run:
     environment: dict[str, Any]
     evaluations: tuple[dict[str, Any], ...]
     events: tuple[dict[str, Any], ...]
+    tolerant: bool = False
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -119,19 +124,26 @@ class Run:
         """Rollouts of a split at a step (default: the last), parsed once."""
         path = self.rollouts_path(split, step)
         if path not in self._cache:
-            self._cache[path] = read_rollouts(path)
+            self._cache[path] = read_rollouts(path, self.tolerant)
         return self._cache[path]
 
     def examples(self, split: str, count: int, step: int | None = None) -> list[dict[str, Any]]:
         """The first records of a rollouts file, texts included."""
-        return list(itertools.islice(_records(self.rollouts_path(split, step)), count))
+        return list(itertools.islice(_records(self.rollouts_path(split, step), (), self.tolerant), count))
 
     def train_metrics(self) -> list[dict[str, Any]]:
         """Records of ``metrics.jsonl``, one a train step; empty where it is not there."""
-        if "train" not in self._cache:
-            path = self.path / "metrics.jsonl"
-            self._cache["train"] = list(_records(path)) if path.exists() else []
-        return self._cache["train"]
+        return self._lines("metrics.jsonl")
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Records of ``timings.jsonl``, one a train step; empty where it is not there."""
+        return self._lines("timings.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        if name not in self._cache:
+            path = self.path / name
+            self._cache[name] = list(_records(path, ("step",), self.tolerant)) if path.exists() else []
+        return self._cache[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +172,11 @@ class Study:
 _ORDER = {"grpo": 0, "grpo_diversity": 1, "sdsd_k1": 2, "sdsd_k3": 3}
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, tolerant: bool = False) -> Run:
     """Reads a run folder.
+
+    Args:
+      tolerant: of a run that is still being written: what is missing or torn is left out.
 
     Raises:
       ValueError: one line, for a missing or torn ``config.json`` or
@@ -169,21 +184,27 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path)
     evaluations: dict[tuple[int, str], dict[str, Any]] = {}
-    for record in _records(path / "evaluations.jsonl", ("step", "split", "metrics")):
-        evaluations[record["step"], record["split"]] = record
+    lines = path / "evaluations.jsonl"
+    if lines.exists() or not tolerant:
+        for record in _records(lines, ("step", "split", "metrics"), tolerant):
+            evaluations[record["step"], record["split"]] = record
     events = path / "events.jsonl"
     environment = path / "environment.json"
     return Run(
         path=path,
-        config=_read_json(path / "config.json"),
-        environment=_read_json(environment) if environment.exists() else {},
+        config=_read_json(path / "config.json", tolerant),
+        environment=_read_json(environment, tolerant) if environment.exists() else {},
         evaluations=tuple(sorted(evaluations.values(), key=lambda record: record["step"])),
-        events=tuple(_records(events, ("event",))) if events.exists() else (),
+        events=tuple(_records(events, ("event",), tolerant)) if events.exists() else (),
+        tolerant=tolerant,
     )
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, tolerant: bool = False) -> Study:
     """Reads ``<study>/seed_<s>/<method>/``; a method that is not there is left out.
+
+    Args:
+      tolerant: as in `load_run`.
 
     Raises:
       ValueError: one line, where there is no run at all or a run's file is broken.
@@ -196,7 +217,7 @@ def load_study(path: str | Path) -> Study:
     )
     seeds = {
         seed: {
-            run.name: load_run(run)
+            run.name: load_run(run, tolerant)
             for run in sorted(folder.iterdir())
             if run.is_dir() and (run / "config.json").exists()
         }
@@ -208,8 +229,8 @@ def load_study(path: str | Path) -> Study:
     return Study(path, seeds)
 
 
-def read_rollouts(path: str | Path) -> EvaluationRollouts:
-    """Parses a rollouts file into arrays.
+def read_rollouts(path: str | Path, tolerant: bool = False) -> EvaluationRollouts:
+    """Parses a rollouts file into arrays; with ``tolerant`` lines that cannot be read are left out.
 
     Raises:
       ValueError: one line, for a missing, torn or empty file, a repeated prompt_id,
@@ -219,7 +240,7 @@ def read_rollouts(path: str | Path) -> EvaluationRollouts:
     rows: dict[str, list[list[Any]]] = {}
     names: dict[str, int] = {}
     num_samples = -1
-    for number, record in enumerate(_records(path, ("prompt_id", *_LISTS)), 1):
+    for number, record in enumerate(_records(path, ("prompt_id", *_LISTS), tolerant), 1):
         columns = [record[key] for key in _LISTS]
         num_samples = len(columns[0]) if num_samples < 0 else num_samples
         if num_samples == 0 or any(len(column) != num_samples for column in columns):
@@ -243,6 +264,7 @@ def read_rollouts(path: str | Path) -> EvaluationRollouts:
         strategies=strategies,
         token_entropy_BxN=np.array(entropy, dtype=np.float64),
         num_tokens_BxN=np.array(num_tokens, dtype=np.int32),
+        listed=len(names) <= _COUNTABLE,
     )
 
 
@@ -267,7 +289,12 @@ def shared_prompts(rollouts: list[EvaluationRollouts]) -> list[EvaluationRollout
     return [r.take(shared) for r in rollouts]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, tolerant: bool = False) -> dict[str, Any]:
+    if tolerant:
+        try:
+            return _read_json(path)
+        except ValueError:
+            return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -279,8 +306,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _records(path: Path, required: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Objects of a JSONL file; blank lines are skipped."""
+def _records(path: Path, required: tuple[str, ...] = (), tolerant: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects of a JSONL file; blank lines are skipped, and with ``tolerant`` those that are not one."""
     try:
         # Bytes, so that a character cut in half is a torn line like any other.
         lines = path.open("rb")
@@ -293,9 +320,13 @@ def _records(path: Path, required: tuple[str, ...] = ()) -> Iterator[dict[str, A
             try:
                 record = json.loads(line)
             except ValueError:
+                if tolerant:
+                    continue
                 torn = "" if line.endswith(b"\n") else " (torn: the last line has no end)"
                 raise ValueError(f"{path}:{number}: not valid JSON{torn}") from None
             missing = [key for key in required if not isinstance(record, dict) or key not in record]
+            if missing and tolerant:
+                continue
             if missing:
                 raise ValueError(f"{path}:{number}: lacks {', '.join(missing)}")
             yield record

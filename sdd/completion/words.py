@@ -25,6 +25,8 @@ TAKES = {
     "plan": Takes(("config", "none"), config=True),
     "doctor": Takes(("config", "none"), config=True),
     "watch": Takes(("run", "none")),
+    "eval": Takes(("run", "none")),
+    "sample": Takes(("run", "none")),
     "report": Takes(("run",)),
     "theory": Takes(("run",)),
     "measure": Takes(("file",)),

@@ -29,6 +29,7 @@ EXTRAS = {
     "bench": "benchmarks against other frameworks",
     "report": "the report's page and figures",
     "test": "the tests",
+    "browser": "the tests of the page in a browser",
 }
 # Variables that change what a run does; those that begin like one of them, where it ends in _.
 VARIABLES = (

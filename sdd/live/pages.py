@@ -85,20 +85,7 @@ def report_of(folder: Path) -> str:
     """
     from sdd import report
 
-    if hasattr(report, "page_of"):
-        return report.page_of(folder)
-    from sdd import claims
-    from sdd.claims.runs import Study, load_run, load_study
-    from sdd.report import figures, page, summary
-
-    if (folder / "config.json").exists():
-        run = load_run(folder)
-        study, found = Study(run.path, {int(run.config.get("seed", 0)): {run.name: run}}), {}
-    else:
-        study = load_study(folder)
-        found = claims.compute(study)
-    rows = summary.final_rows(study)
-    return page.study_page(study, rows, figures.draw_all(study, rows), found)
+    return report.page_of(folder)
 
 
 def waiting(folder: Path) -> str:

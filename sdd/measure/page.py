@@ -15,7 +15,7 @@ from sdd.measure.run import Measured
 from sdd.measure.values import depends_on_num_samples
 from sdd.metrics import Estimate
 from sdd.report import html
-from sdd.report.figures import RC, WIDTH
+from sdd.report.mpl import RC, WIDTH
 
 COLORS = {"baseline": "#555555", "file": "#D55E00"}
 CURVES = ("pass", "distinct_correct", "distinct", "distinct_text")

@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 
 from sdd.claims.external import SDSD
 from sdd.claims.runs import START
-from sdd.report.figures import RC, STYLES, WIDTH, Style
+from sdd.report.look import STYLES, Style
+from sdd.report.mpl import RC, WIDTH, marker
 
 PANELS = {
     "distinct": "distinct correct strategies\nof {k} draws, in distribution",
     "harder": "pass@{k}, harder",
 }
-STUDENT = Style("student", "#D55E00", "", "o")
-WRITER = Style("policy that wrote the set", "#009E73", "", "^")
+STUDENT = Style("student", "#D55E00")
+WRITER = Style("policy that wrote the set", "#009E73", shape="triangle-up")
 
 
 def draw(found: dict[str, Any]) -> bytes:
@@ -42,7 +43,7 @@ def _panel(ax: Axes, found: dict[str, Any], name: str) -> None:
         source = found["runs"][writer][name]
         for e, look in ((student[name], STUDENT), (source, WRITER)):
             error = [[e["value"] - e["low"]], [e["high"] - e["value"]]]
-            ax.errorbar(x, e["value"], error, fmt=look.marker, color=look.color, label=look.label, capsize=2)
+            ax.errorbar(x, e["value"], error, fmt=marker(look), color=look.color, label=look.label, capsize=2)
         if len(each["by_seed"]) > 1:
             values = student["by_seed"][name]
             xs = [each["by_seed"][seed] for seed in values]

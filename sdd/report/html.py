@@ -48,10 +48,18 @@ def as_html(value: object) -> str:
     return value if isinstance(value, Markup) else text(value)
 
 
-def tag(name: str, content: object, css: str = "") -> Markup:
-    """<name class=css>content</name>; content is escaped unless it is Markup."""
-    attribute = f' class="{css}"' if css else ""
-    return Markup(f"<{name}{attribute}>{as_html(content)}</{name}>")
+def tag(name: str, content: object, css: str = "", **attributes: object) -> Markup:
+    """<name class=css ...>content</name>; content is escaped unless it is Markup, and so is every attribute.
+
+    ``data_method="x"`` becomes ``data-method="x"``; True an attribute without a value, None and False none.
+    """
+    given = ({"class": css} if css else {}) | attributes
+    shown = [
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{text(value)}"')
+        for key, value in given.items()
+        if value is not None and value is not False
+    ]
+    return Markup(f"<{name}{''.join(shown)}>{as_html(content)}</{name}>")
 
 
 def join(parts: Sequence[object], between: str = "\n") -> Markup:

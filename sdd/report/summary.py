@@ -1,6 +1,7 @@
 """The numbers that the page, the terminal and the figures show: one place, so that they agree."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from sdd.claims.compare import (
     distinct_correct_at,
     draws,
     favourite_share,
-    interval,
     pass_at,
     token_entropy,
 )
 from sdd.claims.runs import EvaluationRollouts, Run, Study
 from sdd.metrics.pass_at_k import powers_of_two
 from sdd.metrics.reduce import bootstrap_over_seeds
+from sdd.report.load import is_start
 
 EVENTS = {
     "runaway": (
@@ -71,7 +72,17 @@ def final_rows(study: Study) -> dict[tuple[str, str], Row]:
 
 
 def _has_final(run: Run, split: str) -> bool:
-    return run.evaluation(split) is not None and run.rollouts_path(split).exists()
+    return run.evaluation(split) is not None and readable(run, split, run.last_step)
+
+
+def readable(run: Run, split: str, step: int) -> bool:
+    """Whether rollouts are there; of a run that is still being written, whether they can be read."""
+    if not run.tolerant:
+        return run.rollouts_path(split, step).exists()
+    try:
+        return bool(run.rollouts(split, step).prompt_ids)
+    except ValueError:
+        return False
 
 
 def _row(study: Study, method: str, split: str, rollouts: dict[int, EvaluationRollouts], k: int) -> Row:
@@ -82,14 +93,17 @@ def _row(study: Study, method: str, split: str, rollouts: dict[int, EvaluationRo
         "token_entropy": token_entropy,
     }
     values = {name: {seed: of(r) for seed, r in rollouts.items()} for name, of in quantities.items()}
+    ks = [j for j in powers_of_two(min(r.num_samples for r in rollouts.values())) if j & (j - 1) == 0]
+    all_of = quantities | {f"curve {j}": pass_at(j) for j in ks}
+    estimates = intervals([{name: of(r) for name, of in all_of.items()} for r in rollouts.values()])
     runs = study.of_method(method)
     return Row(
         method=method,
         split=split,
         seeds=tuple(rollouts),
         k=k,
-        metrics={name: interval(list(by_seed.values())) for name, by_seed in values.items()},
-        curve=_curve(list(rollouts.values())),
+        metrics={name: estimates[name] for name in quantities},
+        curve={j: estimates[f"curve {j}"] for j in ks},
         by_seed={name: {seed: _mean(v) for seed, v in of.items()} for name, of in values.items()},
         unfinished=tuple(
             f"seed {seed}: step {runs[seed].last_step} of {runs[seed].num_steps}"
@@ -103,11 +117,13 @@ def _mean(values_B: np.ndarray) -> float:
     return float(np.nanmean(values_B)) if np.isfinite(values_B).any() else float("nan")
 
 
-def _curve(rollouts: list[EvaluationRollouts]) -> dict[int, Interval]:
-    ks = [k for k in powers_of_two(min(r.num_samples for r in rollouts)) if k & (k - 1) == 0]
-    values = [{str(k): pass_at(k)(r) for k in ks} for r in rollouts]
-    estimates = bootstrap_over_seeds(values, seed=0, num_resamples=NUM_RESAMPLES)
-    return {k: estimates[str(k)]._asdict() for k in ks}
+def intervals(values: Sequence[dict[str, np.ndarray]]) -> dict[str, Interval]:
+    """`sdd.claims.compare.interval` of several quantities over the same resamples; a dict for each seed."""
+    estimates = bootstrap_over_seeds(list(values), seed=0, num_resamples=NUM_RESAMPLES)
+    return {
+        name: {end: float(x) if np.isfinite(x) else None for end, x in estimate._asdict().items()}
+        for name, estimate in estimates.items()
+    }
 
 
 def curves_over_steps(study: Study, method: str, split: str, name: str) -> dict[int, list[tuple[Any, ...]]]:
@@ -164,7 +180,7 @@ def config_differences(study: Study) -> tuple[list[str], dict[str, list[Any]]]:
     """
     configs = {name: flatten(next(iter(study.of_method(name).values())).config) for name in study.methods}
     if len(configs) > 2:
-        configs.pop("warm_start", None)
-    keys = sorted(set().union(*configs.values()))
+        configs = {name: config for name, config in configs.items() if not is_start(name)}
+    keys = sorted({key for config in configs.values() for key in config})
     table = {key: [config.get(key) for config in configs.values()] for key in keys}
     return list(configs), {key: row for key, row in table.items() if any(v != row[0] for v in row)}

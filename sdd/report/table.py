@@ -8,8 +8,8 @@ from rich.text import Text
 
 from sdd.claims.runs import Study
 from sdd.progress import printable
-from sdd.report.figures import label
 from sdd.report.html import ends, number
+from sdd.report.look import label
 from sdd.report.summary import SERIOUS, Row, events
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import matplotlib
 from matplotlib.figure import Figure
 
-from sdd.report.figures import RC, WIDTH, style
+from sdd.report.look import style
+from sdd.report.mpl import RC, WIDTH, marker
 from sdd.theory.prediction import Pairs, agreement
 
 _TITLES = {"given": "demonstrations of the start", "own": "demonstrations of its own"}
@@ -27,7 +28,7 @@ def draw(pairs_of: Mapping[str, Pairs]) -> bytes:
                 look, fit = style(name, methods), agreement(pairs, prediction)["correlation"]
                 text = f"{look.label}: r = {fit.value:.2f} [{fit.low:.2f}, {fit.high:.2f}]"
                 points = (getattr(pairs, f"{prediction}_X"), pairs.measured_X)
-                ax.plot(*points, look.marker, ms=1.6, alpha=0.35, mew=0, color=look.color, label=text)
+                ax.plot(*points, marker(look), ms=1.6, alpha=0.35, mew=0, color=look.color, label=text)
             ax.axline((0, 0), slope=1, color="#555555", lw=0.8, ls="--", label="SDSD optimum")
             ax.axhline(0, color="#555555", lw=0.8, ls=":", label="RL optimum")
             ax.set(title=title, xlabel="predicted change of log-ratio (nats)")
