@@ -24,7 +24,7 @@ def written(found: dict) -> str:
     seeds = ", ".join(map(str, found["seeds"]))
     prompts = ", ".join(map(str, sorted(set(found["num_prompts"].values()))))
     names = {writer: f"`{writer}`" for writer in found["sets"]}
-    order = sorted(found["sets"], key=lambda writer: found["sets"][writer]["shown"]["value"])
+    order = sorted(found["sets"], key=lambda writer: found["sets"][writer]["shown"])
     lines = [
         BEGIN,
         "",
@@ -35,7 +35,7 @@ def written(found: dict) -> str:
     ]
     for writer in order:
         e = found["sets"][writer]
-        cells = (plain(e[name]) for name in ("shown", "shown_entropy", "shown_right", "covered"))
+        cells = (f"{e[name]:.2f}" for name in ("shown", "shown_entropy", "shown_right", "covered"))
         lines.append(f"| {' | '.join([names[writer], *cells])} |")
     lines += [
         "",

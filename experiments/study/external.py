@@ -95,7 +95,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, seeds: int = 1) -> None
             run_one(folder / f"seed_{seed}", name, run_config, seed, config.num_demonstrations, console)
     runs_of = load_study(folder)
     found = external.table(runs_of)
-    write_json_atomic(folder / "external.json", {"C6": external.compute(runs_of), **found})
+    write_json_atomic(folder / "external.json", {"C6": external.compute(runs_of, found), **found})
     (folder / "external.png").write_bytes(figure.draw(found))
     for name in ("external.json", "external.png"):
         console.print(str(folder / name), highlight=False)

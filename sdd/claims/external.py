@@ -57,7 +57,7 @@ def find(study: Study) -> Sets:
     return Sets(students, missing, [seed for seed in study.seeds if seed not in missing])
 
 
-def compute(study: Study) -> dict[str, Any]:
+def compute(study: Study, found: dict[str, Any] | None = None) -> dict[str, Any]:
     """C6: distinct correct strategies at 32 draws in distribution, of the student of the most diverse set.
 
     Minus those of the policy that wrote the set. Most diverse: most distinct strategies among the right
@@ -82,8 +82,8 @@ def compute(study: Study) -> dict[str, Any]:
         claim["details"]["missing"] = [problem for each in sets.missing.values() for problem in each]
     if not sets.students or not sets.seeds:
         return claim
-    found = table(study, sets)
-    most = max(found["sets"], key=lambda writer: found["sets"][writer]["shown"]["value"])
+    found = found or table(study, sets)
+    most = max(found["sets"], key=lambda writer: found["sets"][writer]["shown"])
     best = found["sets"][most]
     rule = (
         f"student of the most diverse set: distinct correct strategies at {found['k']} minus its writer's, "
@@ -101,11 +101,12 @@ def compute(study: Study) -> dict[str, Any]:
 
 
 def table(study: Study, sets: Sets | None = None) -> dict[str, Any]:
-    """Every set, its writer and its student in numbers, each as {"value", "low", "high"}.
+    """Every set, its writer and its student in numbers.
 
-    Of a set: ``shown``, distinct strategies among the right rollouts of a prompt; ``shown_entropy``, their
-    entropy in nats; ``shown_right``, share of right rollouts; ``covered``, share of prompts with a right one.
-    Of runs: ``distinct`` (correct, of k draws, in distribution), ``pass_1``, ``harder`` (pass@k).
+    Of a set, means over seeds and their thousands of prompts: ``shown``, distinct strategies among the right
+    rollouts of a prompt; ``shown_entropy``, their entropy in nats; ``shown_right``, share of right rollouts;
+    ``covered``, share of prompts with a right one. Of runs, each as {"value", "low", "high"}: ``distinct``
+    (correct, of k draws, in distribution), ``pass_1``, ``harder`` (pass@k); and differences, ``against_...``.
 
     Returns:
       {"k", "seeds", "num_prompts", "samples", "sets", "runs", "slope"}; the intervals of seeds alone are
@@ -155,11 +156,12 @@ def _set(by_seed: dict[int, EvaluationRollouts]) -> dict[str, Any]:
         "shown_right": lambda r: r.correct_BxN.mean(axis=1),
         "covered": lambda r: r.correct_BxN.any(axis=1).astype(float),
     }
-    found: dict[str, Any] = {
-        name: interval([quantity(r) for r in by_seed.values()]) for name, quantity in quantities.items()
+    means = {
+        name: {str(seed): float(np.nanmean(quantity(r))) for seed, r in by_seed.items()}
+        for name, quantity in quantities.items()
     }
-    means = {seed: float(np.mean(quantities["shown"](r))) for seed, r in by_seed.items()}
-    return found | {"by_seed": {str(seed): mean for seed, mean in means.items()}}
+    found: dict[str, Any] = {name: float(np.mean(list(each.values()))) for name, each in means.items()}
+    return found | {"by_seed": means["shown"]}
 
 
 def _run(cells_id: Cells, cells_harder: Cells, name: str, k: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def draw(found: dict[str, Any]) -> bytes:
 def _panel(ax: Axes, found: dict[str, Any], name: str) -> None:
     """Students and writers with intervals, students of single seeds as dots, two runs as lines."""
     for writer, each in found["sets"].items():
-        x, student = each["shown"]["value"], found["runs"][each["student"]]
+        x, student = each["shown"], found["runs"][each["student"]]
         source = found["runs"][writer][name]
         for e, look in ((student[name], STUDENT), (source, WRITER)):
             error = [[e["value"] - e["low"]], [e["high"] - e["value"]]]
