@@ -1,4 +1,4 @@
-"""Writes the numbers of docs/findings.md: python docs/write_findings.py runs/study [runs/tuning]
+"""Writes the numbers of docs/findings.md: python docs/write_findings.py runs/study [runs/tuning [runs/fresh]]
 
 What is between the marks is rewritten, the rest of the page stays. Every number comes from ``claims.json``,
 which ``sdd report`` computes from the run folders, or from the folders themselves.
@@ -83,6 +83,21 @@ def tuning(folder: Path) -> str:
     return "\n".join([BEGIN.format("tuning"), "", *lines, "", END.format("tuning")])
 
 
+def fresh(folder: Path) -> str:
+    """C9's four differences on seeds that chose nothing."""
+    from sdd.claims.compare import gather
+    from sdd.claims.cure import c9
+    from sdd.claims.names import NEEDS
+    from sdd.claims.runs import load_study
+
+    study = load_study(folder)
+    seeds = list(study.seeds)
+    claim = c9(*(gather(study, seeds, NEEDS["C9"], split) for split in ("id", "larger", "harder")))
+    lines = [f"On fresh seeds ({', '.join(map(str, seeds))}), which chose nothing:", ""]
+    lines += [f"- {key}: {number(value)}" for key, value in claim["details"].items() if is_interval(value)]
+    return "\n".join([BEGIN.format("fresh"), "", *lines, "", END.format("fresh")])
+
+
 def filled(page: str, claims: dict[str, dict[str, Any]], more: dict[str, str]) -> str:
     """The page with the blocks of these claims, and more blocks."""
     blocks = {name: block(name, claim) for name, claim in claims.items()}
@@ -96,5 +111,6 @@ def filled(page: str, claims: dict[str, dict[str, Any]], more: dict[str, str]) -
 
 if __name__ == "__main__":
     found = json.loads((Path(sys.argv[1]) / "claims.json").read_text(encoding="utf-8"))
-    extra = {"tuning": tuning(Path(sys.argv[2]))} if len(sys.argv) > 2 else {}
+    makers = {"tuning": tuning, "fresh": fresh}
+    extra = {name: make(Path(path)) for (name, make), path in zip(makers.items(), sys.argv[2:])}
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found, extra), encoding="utf-8")

@@ -21,6 +21,7 @@ ZOO = (
     *("sdpo", "opsd", "beta_opsd", "sc_sdpo", "eopd", "pmi_residual"),
     *("anti_sd", "rlcsd", "ida_opd"),
 )
+DIALS = {"csd_b25_v1": (0.25, 1.0), "csd_b15_v3": (0.15, 3.0)}  # csd with more strategies, with more pass@1
 
 
 def method(name: str) -> ml_collections.ConfigDict:
@@ -37,6 +38,9 @@ def get_config() -> ml_collections.ConfigDict:
     paper = study.get_config().experiments
     methods = {name: paper[name] for name in ("sdsd_k1", "sdsd_k3", "grpo", "grpo_diversity")}
     methods["csd"] = base.on_policy("sdd.steps.csd")
+    for name, (balance, verdict) in DIALS.items():
+        c = methods[name] = base.on_policy("sdd.steps.csd")
+        c.step.balance, c.step.verdict = balance, verdict
     return study_lib.config(paper.warm_start, methods | {name: method(name) for name in ZOO})
 
 

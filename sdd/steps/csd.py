@@ -41,8 +41,8 @@ class Config(sdsd.Config):
     divergence: Literal["reverse", "forward", "js"] = "forward"
     denominator: Literal["active", "all"] = "all"
     teacher_temperature: float = 0.5
-    balance: float = 0.25
-    verdict: float = 1.0
+    balance: float = 0.2
+    verdict: float = 2.0
 
     def check(self, run) -> None:
         """Refuses what cannot work.
