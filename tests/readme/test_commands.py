@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -48,7 +47,6 @@ CHANGES = {
     "sdd init": "",
     "python -m pytest test_my_method.py": "",
     "sdd run my_method_config.py": "",
-    "sdd convert": "",
     "python launch/local.py": "",
     "python launch/slurm.py": "",
 }
@@ -118,16 +116,18 @@ def make(command: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def watch(command: str, folder: Path, environment: dict[str, str]) -> str:
-    """Starts ``sdd watch``, reads the page at the address that it prints, and interrupts it."""
+    """Starts ``sdd watch``, reads the page at the address that it prints, and ends it as its help says."""
     with subprocess.Popen(
         shlex.split(command), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             address = process.stdout.readline().strip()
             page = urllib.request.urlopen(address, timeout=300).read().decode()
+            process.terminate()  # like Ctrl-C, which a shell's background jobs do not hear
+            assert process.wait(60) == 0
         finally:
-            process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+            process.kill()
+    assert "<html" in page
     return page
 
 
@@ -147,7 +147,6 @@ def test_every_command_runs_in_the_order_of_the_readme(home):
         "sdsd/metrics.jsonl",
     ):
         assert (folder / "runs" / name).exists(), name
-    assert (folder / "exported" / "model.safetensors").exists()
     said = next(text for command, text in printed.items() if command.startswith("sdd measure"))
     assert "right answers" in said and "ways" in said
     tested = next(text for command, text in printed.items() if command.startswith("python -m pytest"))
