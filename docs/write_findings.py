@@ -1,4 +1,6 @@
-"""Writes the numbers of docs/findings.md: python docs/write_findings.py runs/study [runs/tuning [runs/fresh]]
+"""Writes the numbers of docs/findings.md and README.md.
+
+    python docs/write_findings.py runs/study [runs/tuning [runs/fresh]]
 
 What is between the marks is rewritten, the rest of the page stays. Every number comes from ``claims.json``,
 which ``sdd report`` computes from the run folders, or from the folders themselves.
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).with_name("findings.md")
+README = PAGE.parents[1] / "README.md"
 BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"
 
 
@@ -46,12 +49,12 @@ def plane(methods: dict[str, dict[str, Any]]) -> str:
     """The table of all methods, the best pass@1 first."""
     rows = sorted(methods.items(), key=lambda item: -item[1]["pass@1"]["value"])
     lines = [
-        "| method | pass@1, in distribution | distinct correct of 32, harder | dominated by |",
-        "| --- | --- | --- | --- |",
+        "| method | seeds | pass@1, in distribution | distinct correct of 32, harder | dominated by |",
+        "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {name} | {number(each['pass@1'])[1:]} | {number(each['distinct_correct'])[1:]} | "
-        f"{', '.join(each['dominated_by']) or '**none**'} |"
+        f"| {name} | {len(each['seeds'])} | {number(each['pass@1'])[1:]} | "
+        f"{number(each['distinct_correct'])[1:]} | {', '.join(each['dominated_by']) or '**none**'} |"
         for name, each in rows
     ]
     return "\n".join([BEGIN.format("plane"), "", *lines, "", END.format("plane")])
@@ -98,15 +101,64 @@ def fresh(folder: Path) -> str:
     return "\n".join([BEGIN.format("fresh"), "", *lines, "", END.format("fresh")])
 
 
+def means(folder: Path) -> str:
+    """README's table: means of the methods that it names over the seeds of the study."""
+    from sdd.claims.compare import distinct_correct_at, favourite_share, pass_at
+    from sdd.claims.runs import load_study
+    from sdd.report.look import label
+
+    columns = {
+        "pass@1": ("id", pass_at(1), ".3f"),
+        "pass@32": ("id", pass_at(32), ".3f"),
+        "distinct correct of 32": ("id", distinct_correct_at(32), ".2f"),
+        "favourite's share": ("id", favourite_share, ".3f"),
+        "harder pass@1": ("harder", pass_at(1), ".3f"),
+        "harder pass@32": ("harder", pass_at(32), ".3f"),
+    }
+    study = load_study(folder)
+    lines = [
+        f"Means over {len(study.seeds)} seeds, each with its own graphs, warm start and evaluation set; 384 "
+        "graphs a split, 64 rollouts a graph:",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "| --- " * (1 + len(columns)) + "|",
+    ]
+    for name in ("warm_start", "grpo", "grpo_diversity", "sdsd_k1", "sdsd_k3", "csd"):
+        runs = study.of_method(name).values()
+        cells = [
+            format(sum(float(quantity(run.rollouts(split)).mean()) for run in runs) / len(runs), how)
+            for split, quantity, how in columns.values()
+        ]
+        lines.append(f"| {label(name)} | " + " | ".join(cells) + " |")
+    return "\n".join([BEGIN.format("means"), "", *lines, "", END.format("means")])
+
+
+def table(claims: dict[str, dict[str, Any]]) -> str:
+    """README's table of claims."""
+    lines = ["| | claim | value | interval | holds |", "| --- | --- | --- | --- | --- |"]
+    for name, claim in claims.items():
+        holds = {True: "yes", False: "no", None: "open"}[claim["holds"]]
+        value, low, high = (
+            "-" if claim[end] is None else f"{claim[end]:+.3f}" for end in ("value", "low", "high")
+        )
+        lines.append(f"| {name} | {claim['statement']} | {value} | {low} to {high} | {holds} |")
+    return "\n".join([BEGIN.format("claims"), "", *lines, "", END.format("claims")])
+
+
+def replaced(page: str, blocks: dict[str, str]) -> str:
+    """The page with these blocks between their marks."""
+    for name, text in blocks.items():
+        marks = re.escape(BEGIN.format(name)) + ".*?" + re.escape(END.format(name))
+        page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
+    return page
+
+
 def filled(page: str, claims: dict[str, dict[str, Any]], more: dict[str, str]) -> str:
     """The page with the blocks of these claims, and more blocks."""
     blocks = {name: block(name, claim) for name, claim in claims.items()}
     if methods := claims.get("C9", {}).get("details", {}).get("plane"):
         blocks["plane"] = plane(methods)
-    for name, text in (blocks | more).items():
-        marks = re.escape(BEGIN.format(name)) + ".*?" + re.escape(END.format(name))
-        page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
-    return page
+    return replaced(page, blocks | more)
 
 
 if __name__ == "__main__":
@@ -114,3 +166,5 @@ if __name__ == "__main__":
     makers = {"tuning": tuning, "fresh": fresh}
     extra = {name: make(Path(path)) for (name, make), path in zip(makers.items(), sys.argv[2:])}
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found, extra), encoding="utf-8")
+    tables = {"means": means(Path(sys.argv[1])), "claims": table(found)}
+    README.write_text(replaced(README.read_text(encoding="utf-8"), tables), encoding="utf-8")

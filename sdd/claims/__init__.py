@@ -59,7 +59,7 @@ def compute(study: Study) -> dict[str, Claim]:
         claim = function(*cells) if seeds else _missing(name)
         claims[name] = _finish(study, name, claim, splits, missing)
         if name == "C9" and seeds:
-            claims[name]["details"]["plane"] = plane(study, seeds, split, "harder")
+            claims[name]["details"]["plane"] = plane(study, split, "harder")
     claims["C6"] = external.compute(study)
     claims["C7"] = _compute_c7(study, split)
     claims["C8"] = c8(study)

@@ -1,9 +1,10 @@
 """C9: a self-distillation step that keeps pass@1 and does not narrow; and the front of all methods."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from sdd.claims.compare import Cells, Interval, difference, distinct_correct_at, draws, interval, pass_at
+import numpy as np
+
+from sdd.claims.compare import Cells, difference, distinct_correct_at, draws, interval, pass_at
 from sdd.claims.names import CURE, DIVERSITY, SDSD, Claim, claim_of, rollouts_of
 from sdd.claims.runs import Study
 
@@ -33,31 +34,37 @@ def c9(cells_id: Cells, cells_larger: Cells, cells_harder: Cells) -> Claim:
     return claim_of("C9", cells_id, found["pass@1"], all(not_below), details)
 
 
-def plane(study: Study, seeds: Sequence[int], split: str, harder: str) -> dict[str, dict[str, Any]]:
+def plane(study: Study, split: str, harder: str) -> dict[str, dict[str, Any]]:
     """Each method's pass@1 in distribution and distinct correct strategies at 32 draws on harder problems.
 
-    Over the seeds that are given and the methods that all of them have, with 95 % intervals of the means;
-    ``dominated_by`` names methods that are at least as good in both means and better in one. The methods
-    without any are the Pareto front.
+    With 95 % intervals of the means over the seeds in which a method is finished, named in ``seeds``.
+    ``dominated_by`` names methods that are at least as good in both means and better in one, over the seeds
+    that both have. The methods without any are the Pareto front.
     """
-    finished = [
-        {name for name, run in study.seeds[seed].items() if run.finished and run.evaluation(harder)}
-        for seed in seeds
-    ]
-    methods = [name for name in study.methods if finished and all(name in names for names in finished)]
-    found: dict[str, dict[str, Any]] = {}
-    for name in methods:
-        x = interval([pass_at(1)(study.seeds[seed][name].rollouts(split)) for seed in seeds])
-        far = [study.seeds[seed][name].rollouts(harder) for seed in seeds]
-        y = interval([distinct_correct_at(draws(far))(r) for r in far])
-        found[name] = {"pass@1": x, "distinct_correct": y}
-    for name, each in found.items():
-        each["dominated_by"] = sorted(o for o, other in found.items() if o != name and _better(other, each))
-    return found
+    points: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for name in study.methods:
+        for seed, run in study.of_method(name).items():
+            if not run.finished or not run.evaluation(split) or not run.evaluation(harder):
+                continue
+            far = run.rollouts(harder)
+            values = pass_at(1)(run.rollouts(split)), distinct_correct_at(draws([far]))(far)
+            points.setdefault(name, {})[seed] = values
+    return {
+        name: {
+            **{
+                key: interval([values[axis] for values in seeds.values()])
+                for axis, key in enumerate(("pass@1", "distinct_correct"))
+            },
+            "seeds": sorted(seeds),
+            "dominated_by": sorted(o for o, other in points.items() if o != name and _better(other, seeds)),
+        }
+        for name, seeds in points.items()
+    }
 
 
-def _better(a: dict[str, Interval], b: dict[str, Interval]) -> bool:
-    pairs = [(a[key]["value"], b[key]["value"]) for key in ("pass@1", "distinct_correct")]
-    if any(value is None for pair in pairs for value in pair):
+def _better(a: dict[int, tuple], b: dict[int, tuple]) -> bool:
+    shared = set(a) & set(b)
+    if not shared:
         return False
-    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)  # type: ignore[operator]
+    x, y = (np.mean([[axis.mean() for axis in runs[s]] for s in sorted(shared)], axis=0) for runs in (a, b))
+    return bool((x >= y).all() and (x > y).any())
