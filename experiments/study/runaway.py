@@ -1,9 +1,9 @@
 """sdd run experiments/study/runaway.py --workdir=runs/runaway --seeds=2
 
-SDSD with teachers of different speed at a learning rate that does not end: which of them run away, and
-whether the detector (sdd/health.py) warned before pass@1 fell. It writes runaway.json and figures/runaway.png
-beside the report. In the folder of another concept graph study it starts from the warm starts there. See
-docs/runaway.md.
+SDSD with teachers of different speed at a learning rate that does not end, and SDPO: which of them run away,
+and whether the detector (sdd/health.py) warned before pass@1 fell. It writes runaway.json and
+figures/runaway.png beside the report. In the folder of another concept graph study it starts from the warm
+starts there. See docs/runaway.md.
 
     the fastest teacher alone  --config.methods=ema_950
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_collections
 
 from experiments.concept_graph import sdsd, warm_start
+from experiments.study.methods import method as published
 from sdd import study
 
 TEACHERS = {
@@ -44,6 +45,9 @@ def get_config() -> ml_collections.ConfigDict:
         c.eval.splits = ("id",)
         c.eval.final_num_prompts, c.eval.final_num_samples = c.eval.num_prompts, c.eval.num_samples
         methods[name] = c
+    # SDPO as experiments/study/methods.py has it: a fast teacher, and one demonstration for a whole group.
+    methods["sdpo"] = published("sdpo")
+    methods["sdpo"].eval.every = 50
     return study.config(warm_start.get_config(), methods)
 
 
