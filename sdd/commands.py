@@ -79,7 +79,7 @@ COMMANDS = {
     "convert": Command(
         "sdd.weights.command",
         "weights from one kind of folder to another",
-        "sdd convert runs/sdsd exported",
+        "sdd convert runs/smollm2 exported",
     ),
     "init": Command(
         "sdd.scaffold.command",

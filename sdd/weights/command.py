@@ -26,7 +26,7 @@ written. --config.train.init_from reads all of SRC's formats too: nothing must b
 
 examples:
   sdd convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2
-  sdd convert runs/sdsd trained --dtype=bfloat16
+  sdd convert runs/smollm2 trained --dtype=bfloat16
   sdd convert models/qwen3-8b runs/qwen3 --to=params
 
 exit codes:
