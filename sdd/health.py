@@ -43,9 +43,9 @@ class Thresholds:
       pass_rise: rise of pass@1 over the first evaluation that goes with a collapse of strategies.
     """
 
-    teacher_accuracy_drop: float = 0.05
-    teacher_entropy_factor: float = 2.0
-    teacher_entropy_rise: float = 0.05
+    teacher_accuracy_drop: float = 0.03
+    teacher_entropy_factor: float = 1.2
+    teacher_entropy_rise: float = 0.005
     token_entropy_factor: float = 1.25
     pass_drop: float = 0.05
     distinct_fraction: float = 0.6

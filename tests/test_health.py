@@ -69,7 +69,7 @@ def test_a_longer_history_never_changes_an_earlier_finding():
     ("name", "values"),
     [
         ("teacher_accuracy", [0.93, 0.94, 0.95, 0.95, 0.95, 0.94, 0.93]),
-        ("teacher_entropy", [0.06, 0.04, 0.04, 0.04, 0.05, 0.05, 0.05]),
+        ("teacher_entropy", [0.06, 0.04, 0.04, 0.04, 0.04, 0.04, 0.044]),
     ],
 )
 def test_a_teacher_that_holds_is_not_a_runaway(name, values):
@@ -178,3 +178,15 @@ def test_other_splits_and_plain_numbers():
         for line in mixed
     ]
     assert diagnose(plain) == diagnose(mixed) == diagnose(lines) != []
+
+
+def test_a_measured_runaway_is_warned_of_before_pass_at_1_has_fallen():
+    """SDPO on the concept graph task, one seed, an evaluation every 50 steps (docs/runaway.md)."""
+    columns = {
+        "pass@1": [0.550, 0.804, 0.841, 0.845, 0.846, 0.842, 0.809, 0.762, 0.692, 0.582, 0.535],
+        "teacher_accuracy": [0.955, 0.966, 0.971, 0.979, 0.998, 0.987, 0.962, 0.946, 0.859, 0.853, 0.801],
+        "teacher_entropy": [0.154, 0.088, 0.043, 0.033, 0.023, 0.023, 0.028, 0.038, 0.058, 0.064, 0.087],
+        "token_entropy": [0.847, 0.268, 0.130, 0.082, 0.062, 0.050, 0.060, 0.066, 0.069, 0.082, 0.090],
+    }
+    found = events(history([50 * i for i in range(11)], **columns))
+    assert found == [("teacher_drift", 300), ("runaway", 350)]
