@@ -74,9 +74,9 @@ def run(args: Sequence[str]) -> int:
 
 
 def _needs(file: str, changes: Sequence[str]) -> dict[str, Any]:
-    """Name -> what a run needs; of a study each of its runs, where the file has ``resolve``."""
+    """Name -> what a run needs; of a study each of its runs, by the file's ``resolve`` or that of `sdd.study`."""
     from sdd import config as config_lib
-    from sdd import experiment, overrides
+    from sdd import experiment, overrides, study
     from sdd.doctor import needs
     from sdd.typed import ConfigError
 
@@ -84,11 +84,14 @@ def _needs(file: str, changes: Sequence[str]) -> dict[str, Any]:
     config = overrides.apply(experiment.get_config(module), changes)
     if not hasattr(module, "run"):
         return {"": needs.of_config(config_lib.resolve(config))}
-    if not hasattr(module, "resolve"):
+    if hasattr(module, "resolve"):
+        runs = module.resolve(config)
+    elif "experiments" in config:
+        runs = study.resolve(config)
+    else:
         raise ConfigError(
             f"{file}: a study without resolve(config) -> name -> RunConfig; valid: one of its runs"
         )
-    runs = module.resolve(config)
     found = {name: needs.of_config(run) for name, run in runs.items()}
     return {name: need | {"init_from": ""} for name, need in found.items()}  # the study sets it
 

@@ -30,6 +30,7 @@ EXTRAS = {
     "report": "the report's page and figures",
     "test": "the tests",
     "browser": "the tests of the page in a browser",
+    "docs": "the documentation as a site",
 }
 # Variables that change what a run does; those that begin like one of them, where it ends in _.
 VARIABLES = (

@@ -40,15 +40,16 @@ def copied(folder: Path, into: Path) -> Path | None:
     """
     copy = into / folder.resolve().name
     for run in runs(folder):
-        if not whole_lines(run / "evaluations.jsonl"):
+        logs = {name: whole_lines(run / name) for name in LOGS}  # read once: a resumed run cuts them back
+        if not logs["evaluations.jsonl"]:
             continue
         target = copy / run.relative_to(folder)
         target.mkdir(parents=True)
         for name in WHOLE:
             if (run / name).exists():
                 (target / name).write_bytes((run / name).read_bytes())
-        for name in LOGS:
-            if lines := whole_lines(run / name):
+        for name, lines in logs.items():
+            if lines:
                 (target / name).write_bytes(lines)
         (target / "rollouts").symlink_to((run / "rollouts").resolve(), target_is_directory=True)
     return copy if copy.exists() else None

@@ -372,7 +372,7 @@ def test_the_command_serves_a_real_report_and_ends_with_ctrl_c(tmp_path):
     try:
         url = process.stdout.readline().strip()
         at = server.Live(type("Server", (), {"server_port": int(url.split(":")[2].split("/")[0])}), url)
-        assert "run run" in wait_for(at, "Rollouts", seconds=120)
+        assert "run: what it gained" in wait_for(at, "Rollouts", seconds=120)
         assert not (tmp_path / "run" / "report.html").exists()
     finally:
         process.send_signal(signal.SIGINT)
