@@ -74,7 +74,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _needs(file: str, changes: Sequence[str]) -> dict[str, Any]:
-    """Name -> what a run needs; of a study each of its runs, by the file's ``resolve`` or that of `sdd.study`."""
+    """Name -> what a run needs; of a study each of its runs, by its own ``resolve`` or `sdd.study`'s."""
     from sdd import config as config_lib
     from sdd import experiment, overrides, study
     from sdd.doctor import needs
