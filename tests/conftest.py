@@ -1,6 +1,7 @@
 """Runs before jax is imported: eight CPU devices, and a cache that keeps a second `make test` quick."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,3 +18,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Tests compile far more than they compute: the quick compiler halves their time. What they check is the
 # program, not what the compiler makes of it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# A job in the background is started with Ctrl-C ignored, and so would be what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
