@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +34,6 @@ def make():
     return module
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 def digest(text):
     import base64
     import hashlib
@@ -66,14 +53,14 @@ def shell(section):
 
 
 @pytest.fixture
-def opened(chromium, tmp_path):
+def opened(browser, tmp_path):
     """``opened(study folder, theme) -> page``; it asks for nothing and complains about nothing."""
     pages = []
 
     def open_page(study, theme="light", budget=10**7):
         path = tmp_path / f"page_{theme}.html"
         path.write_text(shell(rollouts.section(load_study(study), budget)), encoding="utf-8")
-        page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
         trouble = []
         page.on("console", lambda m: trouble.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: trouble.append(str(e)))

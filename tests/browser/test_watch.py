@@ -1,7 +1,6 @@
 """The page of ``sdd watch`` in a real browser: it renews itself, and keeps its place and its choices."""
 
 import json
-import shutil
 import threading
 
 import pytest
@@ -9,12 +8,7 @@ import pytest
 from sdd.claims.runs import load_run
 from sdd.live import pages, server
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
-]
+pytestmark = pytest.mark.slow
 
 REPORT = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>r</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'">
@@ -46,35 +40,33 @@ def url(tmp_path, monkeypatch):
     thread.join()
 
 
-def test_it_renews_itself_and_keeps_what_the_reader_did(url, tmp_path):
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked, said = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.goto(url)
-        page.get_by_text("The report appears here").wait_for()
-        write(tmp_path, 1)
-        page.get_by_text("1 evaluations").wait_for(timeout=60_000)
+def test_it_renews_itself_and_keeps_what_the_reader_did(browser, url, tmp_path):
+    page = browser.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(url)
+    page.get_by_text("The report appears here").wait_for()
+    write(tmp_path, 1)
+    page.get_by_text("1 evaluations").wait_for(timeout=60_000)
 
-        page.locator("select").select_option("sdsd")
-        page.locator("input").check()
-        page.locator("summary").click()
-        page.evaluate("document.activeElement.blur(); scrollTo(0, 1234)")
-        page.locator("#trap").evaluate("element => element.click()")
-        write(tmp_path, 2)
-        page.get_by_text("2 evaluations").wait_for(timeout=60_000)
-        page.wait_for_timeout(1500)  # the place is taken again once figures may have been drawn
-        assert page.evaluate("scrollY") == 1234
-        assert page.locator("select").input_value() == "sdsd"
-        assert page.locator("#chosen").text_content() == "sdsd"  # the page's own script was told
-        assert page.locator("input").is_checked()
-        assert page.locator("details").evaluate("element => element.open")
-        assert page.title() == "r"  # handlers within the markup do not run
-        assert page.locator("#sdd-live").text_content().startswith("step 0 of 9, written ")
+    page.locator("select").select_option("sdsd")
+    page.locator("input").check()
+    page.locator("summary").click()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 1234)")
+    page.locator("#trap").evaluate("element => element.click()")
+    write(tmp_path, 2)
+    page.get_by_text("2 evaluations").wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)  # the place is taken again once figures may have been drawn
+    assert page.evaluate("scrollY") == 1234
+    assert page.locator("select").input_value() == "sdsd"
+    assert page.locator("#chosen").text_content() == "sdsd"  # the page's own script was told
+    assert page.locator("input").is_checked()
+    assert page.locator("details").evaluate("element => element.open")
+    assert page.title() == "r"  # handlers within the markup do not run
+    assert page.locator("#sdd-live").text_content().startswith("step 0 of 9, written ")
 
-        assert all(each.startswith(url) for each in asked)
-        refused = [text for text in said if "Content Security Policy" not in text]
-        assert not refused
-        browser.close()
+    assert all(each.startswith(url) for each in asked)
+    refused = [text for text in said if "Content Security Policy" not in text]
+    assert not refused
+    page.close()
