@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from sdd.report.figures import RC, WIDTH
+from sdd.report.mpl import RC, WIDTH
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "D", "--"), ("#009E73", "^", "-."), ("#CC79A7", "s", ":"))
 PANELS = {"distinct": "distinct correct strategies of {k} draws", "harder_pass": "pass@{k}, harder questions"}

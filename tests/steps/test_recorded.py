@@ -18,6 +18,7 @@ NAMES = [
     module.name
     for module in pkgutil.iter_modules(steps.__path__)
     if not module.name.startswith("_")
+    and module.name != "sdft"  # its demonstrations are in a file, see test_sdft.py
     and hasattr(importlib.import_module(f"sdd.steps.{module.name}"), "make")
 ]
 OWN = {"opsd"}  # the demonstrations of these are no rows of the batch
