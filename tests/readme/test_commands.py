@@ -83,7 +83,8 @@ def home(tmp_path_factory):
         (bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} {call} "$@"\n')
         (bin / name).chmod(0o755)
     (folder / ".venv" / ".installed").touch()  # newer than what make compares it with
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    ours = {"XLA_FLAGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}  # a make within a make says more
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment |= {
         "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
