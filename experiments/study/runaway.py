@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
         c = sdsd.get_config()
         c.step.update(options)
         c.optimizer.schedule = "constant"
-        c.train.num_steps, c.eval.every = 600, 50
+        c.train.num_steps, c.eval.every = 400, 50
         c.eval.splits = ("id",)
         c.eval.final_num_prompts, c.eval.final_num_samples = c.eval.num_prompts, c.eval.num_samples
         methods[name] = c
